@@ -4,4 +4,11 @@ The names a user needs are re-exported here by hand; importing computes nothing,
 and leaves the configuration of jax alone.
 """
 
-__all__: list[str] = []
+from dyson import exact
+from dyson.hamiltonians import Hamiltonian, Ising
+
+__all__ = [
+    "Hamiltonian",
+    "Ising",
+    "exact",
+]

@@ -1,0 +1,6 @@
+"""Hamiltonians of spin chains."""
+
+from dyson.hamiltonians.ising import Ising
+from dyson.hamiltonians.terms import Hamiltonian
+
+__all__ = ["Hamiltonian", "Ising"]

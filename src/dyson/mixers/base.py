@@ -1,0 +1,49 @@
+"""What every token mixer provides: a two-sided kernel made of exponentials, one per channel.
+
+On the infinite chain channel ``a`` propagates with the Green's function
+
+    G_a(r) = sum_m Re[c_am lambda_am^|r|] + local_a delta_{r,0},        |lambda| < 1,
+
+and on a ring of T tokens every image of the chain contributes, which closes in each mode to
+``(lambda^r + lambda^(T-r)) / (1 - lambda^T)`` for ``0 <= r < T``.
+"""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from hodlr import SumOfExponentials
+from jaxtyping import Array, Float, Int
+
+
+class Mixer(eqx.Module):
+    """Linear token mixer of ``features`` channels with ``modes`` exponentials each."""
+
+    local: eqx.AbstractVar[Float[Array, " features"]]
+
+    @abc.abstractmethod
+    def exponentials(self) -> SumOfExponentials:
+        """Weights and poles, each of shape (features, modes); the kernel is their real part."""
+
+    @abc.abstractmethod
+    def powers(self, r: Int[Array, " lags"]) -> Array:
+        """``lambda^r`` for integers r >= 0: shape (features, modes, lags), real or complex."""
+
+    def kernel(
+        self, lags: Int[Array, " lags"], n_tokens: int, *, periodic: bool
+    ) -> Float[Array, "features lags"]:
+        """``G(r)`` at the given lags, ``0 <= r < n_tokens``, in O(features * modes * lags)."""
+        weights = self.exponentials().weights[..., None]
+        waves = self.powers(lags)
+        if periodic:
+            waves = waves + self.powers(n_tokens - lags)
+            waves = waves / (1 - self.powers(jnp.array([n_tokens])))
+        kernel = jnp.real(jnp.sum(weights * waves, axis=1))
+        return kernel + jnp.where(lags == 0, self.local[:, None], 0)
+
+
+def decay_lengths(key: jax.Array, shape: tuple[int, int], n_tokens: int) -> Array:
+    """Initial decay lengths, log-uniform between one token and a quarter of the chain."""
+    longest = jnp.log(max(n_tokens / 4, 2.0))
+    return jnp.exp(jax.random.uniform(key, shape, longest.dtype) * longest)

@@ -1,0 +1,179 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from pauli import ising_matrix
+
+from dyson.hamiltonians import Hamiltonian, Ising
+from dyson.spins import (
+    enumerate_spins,
+    flip,
+    index_to_spins,
+    random_spins,
+    spins_to_index,
+)
+
+CHAINS = [
+    # n_sites, coupling, exponent, field, longitudinal, periodic, kac
+    (1, -1.3, 3.0, 0.7, 0.4, True, True),
+    (1, -1.3, math.inf, 0.7, 0.4, False, False),
+    (2, -1.3, math.inf, 0.7, 0.4, True, False),
+    (2, 0.8, 1.5, -0.7, 0.0, True, True),
+    (3, 0.8, math.inf, 0.7, -0.4, True, True),
+    (5, -1.3, 0.5, 0.7, 0.4, True, True),
+    (5, 0.8, 2.0, -0.7, 0.4, False, False),
+    (6, -1.3, math.inf, 0.7, 0.0, True, False),
+    (6, -1.3, math.inf, 0.7, 0.3, False, False),
+    (7, 0.8, 3.0, 1.1, 0.4, True, False),
+    (7, 0.8, 1.0, 1.1, 0.4, False, True),
+]
+
+
+def build(case):
+    n_sites, coupling, exponent, field, longitudinal, periodic, kac = case
+    return Ising(
+        n_sites,
+        coupling=coupling,
+        exponent=exponent,
+        field=field,
+        longitudinal=longitudinal,
+        periodic=periodic,
+        kac=kac,
+    )
+
+
+def matrix_of(hamiltonian: Hamiltonian):
+    """The matrix that `diagonal` and `connected` describe."""
+    basis = enumerate_spins(hamiltonian.n_sites)
+    diagonal = np.asarray(jax.vmap(hamiltonian.diagonal)(basis))
+    matrix = np.diag(diagonal)
+    sites, elements = jax.vmap(hamiltonian.connected)(basis)
+    assert sites.dtype == jnp.int32
+    for row in range(len(basis)):
+        columns = spins_to_index(jax.vmap(flip, (None, 0))(basis[row], sites[row]))
+        np.add.at(matrix, (row, np.asarray(columns)), np.asarray(elements[row]))
+    return matrix
+
+
+@pytest.mark.parametrize("case", CHAINS)
+def test_rows_are_those_of_the_pauli_matrices(case):
+    hamiltonian = build(case)
+    expected = ising_matrix(*case)
+    np.testing.assert_allclose(matrix_of(hamiltonian), expected, atol=1e-13)
+    trace = np.trace(expected) / len(expected)
+    np.testing.assert_allclose(hamiltonian.trace_per_dimension, trace, atol=1e-13)
+
+
+@pytest.mark.parametrize("case", CHAINS)
+def test_spin_flip_symmetry_is_that_of_the_matrix(case):
+    matrix = ising_matrix(*case)
+    symmetric = bool(np.allclose(matrix, matrix[::-1, ::-1]))
+    assert build(case).spin_flip_symmetric is symmetric
+
+
+@pytest.mark.parametrize("case", CHAINS)
+def test_diagonal_change_of_one_or_more_flips(case):
+    hamiltonian = build(case)
+    n_sites = hamiltonian.n_sites
+    moves = [[0, -1, -1], [-1, n_sites - 1, -1], [-1, -1, -1]]
+    if n_sites >= 3:
+        moves += [[0, 1, -1], [n_sites - 1, 0, 1], [2, -1, 0]]
+
+    @jax.jit
+    def change_and_difference(spins, sites):
+        change = hamiltonian.diagonal_change(spins, hamiltonian.local_fields(spins), sites)
+        return change, hamiltonian.diagonal(flip(spins, sites)) - hamiltonian.diagonal(spins)
+
+    for seed, move in enumerate(moves):
+        spins = random_spins(jax.random.key(seed), n_sites)
+        change, difference = change_and_difference(spins, jnp.array(move, dtype=jnp.int32))
+        np.testing.assert_allclose(change, difference, atol=1e-12)
+
+
+@pytest.mark.parametrize("exponent", [2.0, math.inf])
+@pytest.mark.parametrize("periodic", [True, False])
+def test_large_chain_diagonal_is_the_sum_over_pairs(exponent, periodic):
+    n_sites = 101
+    hamiltonian = Ising(n_sites, coupling=0.9, exponent=exponent, periodic=periodic)
+    spins = np.asarray(random_spins(jax.random.key(1), n_sites), dtype=float)
+    separation = np.abs(np.subtract.outer(np.arange(n_sites), np.arange(n_sites))).astype(float)
+    distance = np.minimum(separation, n_sites - separation) if periodic else separation
+    np.fill_diagonal(distance, np.inf)
+    expected = 0.45 * np.einsum("i,ij,j->", spins, distance**-exponent, spins)
+    actual = hamiltonian.diagonal(jnp.asarray(spins, dtype=jnp.int8))
+    np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_parameters_are_arrays_so_that_new_values_do_not_retrace():
+    traces = []
+
+    @jax.jit
+    def energy(hamiltonian, spins):
+        traces.append(None)
+        return hamiltonian.diagonal(spins)
+
+    spins = random_spins(jax.random.key(0), 6)
+    values = [float(energy(Ising(6, coupling=c, field=c), spins)) for c in (-1.0, -2.0)]
+    assert len(traces) == 1
+    assert values[1] == 2 * values[0]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"n_sites": 0}, "n_sites must be at least 1, got 0"),
+        ({"n_sites": -4}, "n_sites must be at least 1, got -4"),
+        ({"n_sites": 4, "exponent": 0}, "exponent must be greater than 0, got 0"),
+        ({"n_sites": 4, "exponent": -1.0}, "exponent must be greater than 0, got -1"),
+        ({"n_sites": 4, "exponent": math.nan}, "exponent must be greater than 0, got nan"),
+        ({"n_sites": 4, "coupling": math.inf}, "coupling must be a finite number, got inf"),
+        ({"n_sites": 4, "field": math.nan}, "field must be a finite number, got nan"),
+        ({"n_sites": 4, "longitudinal": math.inf}, "longitudinal must be a finite number"),
+    ],
+)
+def test_wrong_parameters_are_refused_with_a_sentence(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Ising(**arguments)
+
+
+def test_wrong_types_and_shapes_are_refused():
+    with pytest.raises(TypeError):
+        Ising(4.0)  # pyright: ignore[reportArgumentType]
+    hamiltonian = Ising(4)
+    with pytest.raises(ValueError, match=r"shape \(4,\), got \(2, 4\); use jax.vmap"):
+        hamiltonian.diagonal(jnp.ones((2, 4), dtype=jnp.int8))
+    with pytest.raises(ValueError, match=r"shape \(4,\), got \(5,\)"):
+        hamiltonian.connected(jnp.ones(5, dtype=jnp.int8))
+
+
+def test_enumeration_follows_the_kronecker_order():
+    expected = [[1, 1], [1, -1], [-1, 1], [-1, -1]]
+    np.testing.assert_array_equal(enumerate_spins(2), expected)
+    basis = enumerate_spins(5)
+    assert basis.dtype == jnp.int8
+    np.testing.assert_array_equal(spins_to_index(basis), np.arange(32))
+    np.testing.assert_array_equal(index_to_spins(jnp.int32(6), 4), [1, -1, -1, 1])
+    for n_sites in (0, 27):
+        with pytest.raises(ValueError, match="1 <= n_sites <= 26"):
+            enumerate_spins(n_sites)
+    with pytest.raises(ValueError, match="1 <= n_sites <= 26"):
+        spins_to_index(jnp.ones(40, dtype=jnp.int8))
+
+
+def test_flip_ignores_padding_and_undoes_itself():
+    spins = jnp.array([1, -1, 1, 1], dtype=jnp.int8)
+    move = jnp.array([-1, 3, 0, -1], dtype=jnp.int32)
+    np.testing.assert_array_equal(flip(spins, move), [-1, -1, 1, -1])
+    np.testing.assert_array_equal(flip(flip(spins, move), move), spins)
+    np.testing.assert_array_equal(flip(spins, jnp.array([-1], dtype=jnp.int32)), spins)
+
+
+def test_random_spins_are_fair_and_independent():
+    spins = np.asarray(random_spins(jax.random.key(3), (4000, 4)), dtype=float)
+    assert set(np.unique(spins)) == {-1.0, 1.0}
+    # Means and correlations of independent spins have a standard deviation of 1/√4000 = 0.016.
+    correlations = spins.T @ spins / len(spins)
+    np.testing.assert_allclose(correlations, np.eye(4), atol=0.08)
+    np.testing.assert_allclose(spins.mean(axis=0), 0, atol=0.08)
