@@ -18,11 +18,11 @@ def random_spins(key: PRNGKeyArray, shape: int | tuple[int, ...]) -> Int8[Array,
 
 
 def flip(spins: Int8[Array, " n"], sites: Int[Array, " f"]) -> Int8[Array, " n"]:
-    """Flip the given sites; entries of -1 are padding and flip nothing. A repeated site flips twice.
+    """Flip the given sites; entries of -1 are padding and flip nothing.
 
     Cost O(n) for the copy, O(f) inside a loop whose buffer the compiler can reuse.
     """
-    # A negative index would count from the end: send the padding out of bounds, where it is dropped.
+    # A negative index would count from the end: out of bounds, the padding is dropped.
     sites = jnp.where(sites < 0, spins.shape[0], sites)
     return spins.at[sites].multiply(jnp.int8(-1), mode="drop")
 
@@ -33,7 +33,8 @@ def enumerate_spins(n_sites: int) -> Int8[Array, "two_to_n n"]:
     """
     if not 1 <= n_sites <= MAX_ENUMERATED_SITES:
         raise ValueError(
-            f"enumerating configurations needs 1 <= n_sites <= {MAX_ENUMERATED_SITES}, got {n_sites}"
+            "enumerating configurations needs "
+            f"1 <= n_sites <= {MAX_ENUMERATED_SITES}, got {n_sites}"
         )
     return index_to_spins(jnp.arange(2**n_sites, dtype=jnp.int32), n_sites)
 

@@ -2,10 +2,10 @@ import math
 
 import numpy as np
 import pytest
-from pauli import ising_matrix
 
 from dyson.exact import free_fermion_energy, ground_energy, ground_state
 from dyson.hamiltonians import Ising
+from pauli import ising_matrix
 
 
 def ising(n_sites, coupling, exponent, field, longitudinal, periodic, kac):
@@ -54,9 +54,7 @@ def test_free_fermions_agree_with_dense_matrices_for_all_signs(n_sites, periodic
     for coupling in (-1.0, 1.0, 0.0):
         for field in (0.0, 0.4, -0.4, 1.0, -1.0, 1.7, -1.7):
             matrix = ising_matrix(n_sites, coupling, math.inf, field, 0.0, periodic, False)
-            energy = free_fermion_energy(
-                n_sites, coupling=coupling, field=field, periodic=periodic
-            )
+            energy = free_fermion_energy(n_sites, coupling=coupling, field=field, periodic=periodic)
             assert energy == pytest.approx(np.linalg.eigvalsh(matrix)[0], abs=1e-12)
 
 

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pauli import ising_matrix
 
 from dyson.hamiltonians import Hamiltonian, Ising
 from dyson.spins import (
@@ -14,6 +13,7 @@ from dyson.spins import (
     random_spins,
     spins_to_index,
 )
+from pauli import ising_matrix
 
 CHAINS = [
     # n_sites, coupling, exponent, field, longitudinal, periodic, kac

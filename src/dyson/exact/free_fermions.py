@@ -8,9 +8,7 @@ import math
 import numpy as np
 
 
-def free_fermion_energy(
-    n_sites: int, *, coupling: float, field: float, periodic: bool
-) -> float:
+def free_fermion_energy(n_sites: int, *, coupling: float, field: float, periodic: bool) -> float:
     """Ground-state energy of -h Σ σˣ_i + J Σ σᶻ_i σᶻ_{i+1}, h = `field`, J = `coupling`.
 
     A ring of one or two sites has the bonds of the open chain, as in `dyson.Ising`. Exact up to
@@ -31,10 +29,10 @@ def _ring_sector(n_sites: int, coupling: float, field: float, parity: int) -> fl
     """Lowest energy among the states with Π σˣ = `parity`.
 
     With σˣ = 1 - 2 c†c, Π σˣ = parity fixes the parity of the fermion number and makes the fermions
-    antiperiodic (parity 1) or periodic (-1). Each pair k, -k contributes two quasi-particles of energy
-    ε_k = 2 |h + J e^{ik}|; the momenta 0 and π have no partner, and their quasi-particle vacuum holds a
-    fermion where ξ_k = 2 (h + J cos k) is negative. A vacuum of the wrong parity has to carry the
-    cheapest quasi-particle.
+    antiperiodic (parity 1) or periodic (-1). Each pair k, -k contributes two quasi-particles of
+    energy ε_k = 2 |h + J e^{ik}|; the momenta 0 and π have no partner, and their quasi-particle
+    vacuum holds a fermion where ξ_k = 2 (h + J cos k) is negative. A vacuum of the wrong parity has
+    to carry the cheapest quasi-particle.
     """
     # Momenta as integers in units of π/n, so that 0 and π are recognised without rounding.
     steps = 2 * np.arange(n_sites) + (1 if parity == 1 else 0)

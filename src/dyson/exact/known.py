@@ -8,8 +8,8 @@ from dyson.hamiltonians import Hamiltonian, Ising
 def ground_energy(hamiltonian: Hamiltonian) -> float | None:
     """The total ground-state energy, or None where no exact method reaches it.
 
-    Nearest-neighbour Ising chains without a longitudinal field are solved by free fermions at any size,
-    everything else by exact diagonalisation up to 20 sites (under a second at 16, seconds at 20).
+    Nearest-neighbour Ising chains without a longitudinal field are solved by free fermions at any
+    size, everything else by exact diagonalisation up to 20 sites (a second at 16, 20 s at 20).
     """
     if isinstance(hamiltonian, Ising) and _is_free(hamiltonian):
         bond = hamiltonian.couplings[1] if hamiltonian.n_sites > 1 else 0.0

@@ -22,11 +22,10 @@ class Ising(Hamiltonian):
     in Pauli matrices (not spin 1/2), with h = `field`, g = `longitudinal`, J = `coupling` and
     α = `exponent`. J < 0 is the ferromagnet. α = inf keeps the nearest neighbours only.
 
-    The distance is r_ij = min(|i-j|, n-|i-j|) on a ring (`periodic=True`) and |i-j| on an open chain.
-    Every pair counts once: a ring of two sites is one bond, the same as the open chain, and a single
-    site has no bond at all. With `kac=True`, Ñ = 1 + Σ_{r=1}^{n-1} r^-α over the distances r from
-    site 0 (on a ring they run up to n/2 and back), which keeps the energy extensive for α <= 1;
-    otherwise Ñ = 1.
+    The distance is r_ij = min(|i-j|, n-|i-j|) on a ring (`periodic=True`) and |i-j| on an open
+    chain. Every pair counts once: a ring of two sites is one bond, the same as the open chain, and
+    a single site has no bond at all. With `kac=True`, Ñ = 1 + Σ_j r_0j^-α over the sites j ≠ 0,
+    which keeps the energy extensive for α <= 1; otherwise Ñ = 1.
 
     **Arguments** `n_sites` at least 1, `exponent` > 0, all others finite; `ValueError` otherwise.
 
@@ -87,7 +86,7 @@ class Ising(Hamiltonian):
 
     def diagonal(self, spins: Int8[Array, " n"]) -> Float[Array, ""]:
         """(J/Ñ) Σ_{i<j} σ_i σ_j / r_ij^α - g Σ_i σ_i."""
-        # Half of Σ σ_i f_i counts every pair once, and the longitudinal part of f_i half: add the rest.
+        # ½ Σ σ_i f_i counts every pair once, but only half of the longitudinal field in f_i.
         aligned = jnp.sum(spins.astype(self.field.dtype) * self.local_fields(spins))
         magnetisation = jnp.sum(spins, dtype=jnp.int32).astype(self.field.dtype)
         return 0.5 * (aligned - self.longitudinal * magnetisation)
@@ -104,8 +103,9 @@ class Ising(Hamiltonian):
         return jnp.zeros_like(self.field)
 
     def local_fields(self, spins: Int8[Array, " n"]) -> Float[Array, " n"]:
-        """The field f_i = Σ_{j≠i} J_ij σ_j - g seen by each spin: flipping site i changes the diagonal
-        by -2 σ_i f_i, see `diagonal_change`.
+        """The field f_i = Σ_{j≠i} J_ij σ_j - g seen by each spin.
+
+        Flipping site i changes the diagonal by -2 σ_i f_i, see `diagonal_change`.
         """
         self._check(spins)
         if self.nearest_neighbour:
