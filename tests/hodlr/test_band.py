@@ -1,0 +1,124 @@
+"""product_band against the definition: the dense product, entry by entry."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hodlr import ExponentialToeplitz, SumOfExponentials
+from hodlr.band import product_band, product_cores, toeplitz_product_band
+
+
+def random_kernel(rng, modes, complex_poles, radius=1.0):
+    poles = radius * rng.uniform(-0.99, 0.99, modes)
+    weights = rng.normal(size=modes)
+    if complex_poles:
+        poles = poles * np.exp(1j * rng.uniform(0, 2 * np.pi, modes))
+        weights = weights + 1j * rng.normal(size=modes)
+    return SumOfExponentials(jnp.asarray(weights), jnp.asarray(poles))
+
+
+def random_operator(rng, n, modes, complex_poles, periodic, site_diagonal=False):
+    diagonal = rng.normal(size=n) if site_diagonal else rng.normal()
+    lower, upper = (random_kernel(rng, m, complex_poles) for m in modes)
+    return ExponentialToeplitz(n, lower, upper, jnp.asarray(diagonal), periodic)
+
+
+def band_of(dense, bandwidth, periodic):
+    n = len(dense)
+    band = np.zeros((n, 2 * bandwidth + 1), dense.dtype)
+    for i in range(n):
+        for d in range(-bandwidth, bandwidth + 1):
+            if periodic or 0 <= i + d < n:
+                band[i, bandwidth + d] = dense[i, (i + d) % n]
+    return band
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+@pytest.mark.parametrize("complex_poles", [False, True])
+@pytest.mark.parametrize("site_diagonal", [False, True])
+@pytest.mark.parametrize("n, bandwidth", [(1, 0), (1, 2), (2, 1), (7, 3), (13, 0), (40, 5)])
+def test_band_is_the_band_of_the_dense_product(n, bandwidth, complex_poles, periodic, site_diagonal):
+    rng = np.random.default_rng(n * 10 + bandwidth)
+    G2 = random_operator(rng, n, (3, 2), complex_poles, periodic, site_diagonal)
+    G1 = random_operator(rng, n, (1, 2), complex_poles, periodic, site_diagonal)
+    m = rng.normal(size=n)
+    dense = np.asarray(G2.to_dense()) @ np.diag(m) @ np.asarray(G1.to_dense())
+    band = product_band(G2, jnp.asarray(m), G1, bandwidth)
+    scale = np.abs(G2.to_dense()).sum() * np.abs(m).max() * np.abs(G1.to_dense()).max()
+    np.testing.assert_allclose(band, band_of(dense, bandwidth, periodic), atol=1e-14 * scale)
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+@pytest.mark.parametrize("n, bandwidth", [(1, 1), (6, 2), (97, 3), (128, 4)])
+def test_any_toeplitz_kernel(n, bandwidth, periodic):
+    rng = np.random.default_rng(n)
+    lags = n if periodic else 2 * n - 1
+    g2, g1, m = rng.normal(size=lags), rng.normal(size=lags), rng.normal(size=n)
+    lag = np.arange(n)[:, None] - np.arange(n)
+    index = lag % n if periodic else lag + n - 1
+    dense = g2[index] @ np.diag(m) @ g1[index]
+    band = toeplitz_product_band(*map(jnp.asarray, (g2, m, g1)), bandwidth, periodic=periodic)
+    np.testing.assert_allclose(band, band_of(dense, bandwidth, periodic), atol=1e-12 * n)
+
+
+def test_cores_are_stable_next_to_the_unit_circle_and_at_zero():
+    n = 500
+    poles = jnp.array([0.0, 1e-300, 1 - 1e-12, -1.0])
+    kernel = SumOfExponentials(jnp.ones(4), poles)
+    G = ExponentialToeplitz(n, kernel, kernel, jnp.asarray(0.5))
+    m = jnp.asarray(np.random.default_rng(0).normal(size=n))
+    left, right = product_cores(G, m, G)
+    assert left.shape == right.shape == (n, 4, 4)
+    assert bool(jnp.all(jnp.isfinite(left)) & jnp.all(jnp.isfinite(right)))
+    dense = np.asarray(G.to_dense()) @ np.diag(m) @ np.asarray(G.to_dense())
+    np.testing.assert_allclose(product_band(G, m, G, 3), band_of(dense, 3, False), atol=1e-10)
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_derivatives_match_the_dense_product(periodic):
+    rng = np.random.default_rng(3)
+    n = 9
+    G2, G1 = (random_operator(rng, n, (2, 1), False, periodic) for _ in range(2))
+    m = jnp.asarray(rng.normal(size=n))
+    weights = jnp.asarray(rng.normal(size=(n, 5)))
+
+    def by_band(arguments):
+        return jnp.sum(weights * product_band(*arguments, 2))
+
+    def by_dense(arguments):
+        A, m, B = arguments
+        dense = A.to_dense() @ jnp.diag(m) @ B.to_dense()
+        rows = jnp.arange(n)[:, None]
+        columns = rows + jnp.arange(-2, 3)
+        inside = periodic | ((columns >= 0) & (columns < n))
+        return jnp.sum(jnp.where(inside, weights * dense[rows, columns % n], 0))
+
+    fast, slow = eqx.filter_grad(by_band)((G2, m, G1)), eqx.filter_grad(by_dense)((G2, m, G1))
+    for a, b in zip(jax.tree.leaves(fast), jax.tree.leaves(slow), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11)
+
+
+def test_vmap_over_the_weights_between():
+    rng = np.random.default_rng(5)
+    G2, G1 = (random_operator(rng, 11, (1, 1), False, False) for _ in range(2))
+    m = jnp.asarray(rng.normal(size=(3, 11)))
+    together = jax.vmap(lambda row: product_band(G2, row, G1, 1))(m)
+    one_by_one = jnp.stack([product_band(G2, row, G1, 1) for row in m])
+    np.testing.assert_allclose(together, one_by_one, atol=1e-13)
+
+
+def test_misuse_is_named():
+    rng = np.random.default_rng(7)
+    ring, chain = (random_operator(rng, 5, (1, 1), False, p) for p in (True, False))
+    m = jnp.ones(5)
+    with pytest.raises(ValueError, match="equal sizes, got 5, \\(4,\\) and 5"):
+        product_band(chain, jnp.ones(4), chain, 1)
+    with pytest.raises(ValueError, match="same boundary"):
+        product_band(ring, m, chain, 1)
+    with pytest.raises(ValueError, match="bandwidth >= 0, got -1"):
+        product_band(chain, m, chain, -1)
+    with pytest.raises(ValueError, match="open operators"):
+        product_cores(ring, m, ring)
+    with pytest.raises(ValueError, match="kernels of shape \\(5,\\)"):
+        toeplitz_product_band(jnp.ones(9), m, jnp.ones(9), 1, periodic=True)
