@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hodlr.exponentials import SumOfExponentials
+from hodlr.exponentials import SumOfExponentials, promote
 from hodlr.toeplitz import ExponentialToeplitz, circulant_matvec, toeplitz_matvec
 
 __all__ = ["product_band", "product_cores", "toeplitz_product_band"]
@@ -40,7 +40,7 @@ def product_cores(
 
     Cost O(n * modes2 * modes1): two elementwise recursions.
     """
-    _check(G2, m, G1)
+    G2, m, G1 = _operands(G2, m, G1)
     if G2.periodic:
         raise ValueError(
             "product_cores: expected open operators, got periodic=True; "
@@ -64,7 +64,7 @@ def product_band(
     Cost: open chain O(n * (modes2 * modes1 + bandwidth) * bandwidth) by the recursion for the
     cores; ring O(n log n * bandwidth) by one circular convolution per diagonal.
     """
-    _check(G2, m, G1)
+    G2, m, G1 = _operands(G2, m, G1)
     if bandwidth < 0:
         raise ValueError(f"product_band: expected bandwidth >= 0, got {bandwidth}")
     if G2.periodic:
@@ -141,29 +141,31 @@ def toeplitz_product_band(
     return jnp.where((column >= 0) & (column < n), band, 0)
 
 
-def _check(G2: ExponentialToeplitz, m: jax.Array, G1: ExponentialToeplitz) -> None:
+def _operands(
+    G2: ExponentialToeplitz, m: jax.Array, G1: ExponentialToeplitz
+) -> tuple[ExponentialToeplitz, jax.Array, ExponentialToeplitz]:
+    """The three factors, checked and of one dtype."""
     if G2.n != G1.n or m.shape != (G2.n,):
         raise ValueError(
             f"G2 @ diag(m) @ G1: expected equal sizes, got {G2.n}, {m.shape} and {G1.n}"
         )
     if G2.periodic != G1.periodic:
         raise ValueError("G2 @ diag(m) @ G1: expected the same boundary on both sides")
+    dtype = promote(G2.diagonal, m, G1.diagonal)[0].dtype
+    return jax.tree.map(lambda x: x.astype(dtype), (G2, m, G1))
 
 
 def _outer(first: SumOfExponentials, second: SumOfExponentials) -> jax.Array:
-    dtype = jnp.result_type(first.poles, second.poles)
-    return first.poles.astype(dtype)[:, None] * second.poles.astype(dtype)
+    return first.poles[:, None] * second.poles
 
 
 def _running_sum(decay: jax.Array, m: jax.Array) -> jax.Array:
     """``S_t = decay * (S_{t-1} + m[t-1])`` for every t, S_0 = 0: shape (n, *decay.shape)."""
-    dtype = jnp.result_type(decay, m)
-    decay = decay.astype(dtype)
 
     def step(carry, m_t):
         return decay * (carry + m_t), carry
 
-    return lax.scan(step, jnp.zeros(decay.shape, dtype), m.astype(dtype))[1]
+    return lax.scan(step, jnp.zeros_like(decay), m)[1]
 
 
 def _weighted(first: SumOfExponentials, a: int, second: SumOfExponentials, b: int) -> jax.Array:
