@@ -36,21 +36,20 @@ def band_of(dense, bandwidth, periodic):
 
 @pytest.mark.parametrize("periodic", [False, True])
 @pytest.mark.parametrize("complex_poles", [False, True])
-@pytest.mark.parametrize("site_diagonal", [False, True])
-@pytest.mark.parametrize("n, bandwidth", [(1, 0), (1, 2), (2, 1), (7, 3), (13, 0), (40, 5)])
-def test_band_is_the_band_of_the_dense_product(n, bandwidth, complex_poles, periodic, site_diagonal):
+@pytest.mark.parametrize("n, bandwidth", [(1, 2), (2, 1), (7, 3), (40, 5)])
+def test_band_is_the_band_of_the_dense_product(n, bandwidth, complex_poles, periodic):
     rng = np.random.default_rng(n * 10 + bandwidth)
-    G2 = random_operator(rng, n, (3, 2), complex_poles, periodic, site_diagonal)
-    G1 = random_operator(rng, n, (1, 2), complex_poles, periodic, site_diagonal)
+    G2 = random_operator(rng, n, (3, 2), complex_poles, periodic, site_diagonal=True)
+    G1 = random_operator(rng, n, (1, 2), complex_poles, periodic)
     m = rng.normal(size=n)
     dense = np.asarray(G2.to_dense()) @ np.diag(m) @ np.asarray(G1.to_dense())
-    band = product_band(G2, jnp.asarray(m), G1, bandwidth)
+    band = eqx.filter_jit(product_band)(G2, jnp.asarray(m), G1, bandwidth)
     scale = np.abs(G2.to_dense()).sum() * np.abs(m).max() * np.abs(G1.to_dense()).max()
     np.testing.assert_allclose(band, band_of(dense, bandwidth, periodic), atol=1e-14 * scale)
 
 
 @pytest.mark.parametrize("periodic", [False, True])
-@pytest.mark.parametrize("n, bandwidth", [(1, 1), (6, 2), (97, 3), (128, 4)])
+@pytest.mark.parametrize("n, bandwidth", [(1, 1), (6, 2), (97, 3)])
 def test_any_toeplitz_kernel(n, bandwidth, periodic):
     rng = np.random.default_rng(n)
     lags = n if periodic else 2 * n - 1
@@ -58,7 +57,9 @@ def test_any_toeplitz_kernel(n, bandwidth, periodic):
     lag = np.arange(n)[:, None] - np.arange(n)
     index = lag % n if periodic else lag + n - 1
     dense = g2[index] @ np.diag(m) @ g1[index]
-    band = toeplitz_product_band(*map(jnp.asarray, (g2, m, g1)), bandwidth, periodic=periodic)
+    band = eqx.filter_jit(toeplitz_product_band)(
+        *map(jnp.asarray, (g2, m, g1)), bandwidth, periodic=periodic
+    )
     np.testing.assert_allclose(band, band_of(dense, bandwidth, periodic), atol=1e-12 * n)
 
 
@@ -94,7 +95,9 @@ def test_derivatives_match_the_dense_product(periodic):
         inside = periodic | ((columns >= 0) & (columns < n))
         return jnp.sum(jnp.where(inside, weights * dense[rows, columns % n], 0))
 
-    fast, slow = eqx.filter_grad(by_band)((G2, m, G1)), eqx.filter_grad(by_dense)((G2, m, G1))
+    fast, slow = (
+        eqx.filter_jit(eqx.filter_grad(loss))((G2, m, G1)) for loss in (by_band, by_dense)
+    )
     for a, b in zip(jax.tree.leaves(fast), jax.tree.leaves(slow), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11)
 
