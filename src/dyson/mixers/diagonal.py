@@ -1,9 +1,9 @@
 """Mixers with independent modes: damped oscillations (S4D) and real poles."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from hodlr import SumOfExponentials
+from hodlr.exponentials import integer_power
 from jaxtyping import Array, Float, Int
 
 from dyson.mixers.base import Mixer, decay_lengths
@@ -43,7 +43,7 @@ class S4D(Mixer):
         rate = self._rate()
         poles = jnp.exp(rate)
         weights = jax.lax.complex(self.output[0], self.output[1]) * (poles - 1) / rate
-        return SumOfExponentials(weights, poles)
+        return jax.vmap(SumOfExponentials)(weights, poles)
 
     def powers(self, r: Int[Array, " lags"]) -> Array:
         return jnp.exp(self._rate()[..., None] * r.astype(self.local.dtype))
@@ -66,11 +66,11 @@ class RealPoles(Mixer):
         self.weights = jax.random.normal(weight_key, shape, dtype) * (1 - size) / modes**0.5
         self.local = jax.random.normal(local_key, (features,), dtype)
 
+    def _poles(self) -> Array:
+        return (1 - SLOWEST) * jnp.tanh(self.raw_poles)
+
     def exponentials(self) -> SumOfExponentials:
-        return SumOfExponentials(self.weights, (1 - SLOWEST) * jnp.tanh(self.raw_poles))
+        return jax.vmap(SumOfExponentials)(self.weights, self._poles())
 
     def powers(self, r: Int[Array, " lags"]) -> Array:
-        ones = SumOfExponentials(jnp.ones(1, self.local.dtype), jnp.ones(1, self.local.dtype))
-        poles = self.exponentials().poles
-        single = jax.vmap(jax.vmap(lambda p: eqx.tree_at(lambda e: e.poles, ones, p[None])(r)))
-        return single(poles)
+        return integer_power(self._poles()[..., None], r)

@@ -1,0 +1,8 @@
+"""Variational states: log psi of one configuration; batch with ``jax.vmap``."""
+
+from dyson.networks.blocks import Block
+from dyson.networks.dysonnet import DysonNet
+from dyson.networks.head import LogCoshHead
+from dyson.networks.projection import SpinFlip
+
+__all__ = ["Block", "DysonNet", "LogCoshHead", "SpinFlip"]

@@ -1,0 +1,62 @@
+"""The readout: log psi = sum_k log cosh(theta_k), theta = W Omega + b, real or complex."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Inexact
+
+
+def log_cosh(z: Inexact[Array, " *shape"]) -> Inexact[Array, " *shape"]:
+    """log cosh(z) without overflow, real or complex."""
+    z = jnp.where(jnp.real(z) < 0, -z, z)
+    return z + jnp.log1p(jnp.exp(-2 * z)) - jnp.log(jnp.asarray(2, z.dtype))
+
+
+class LogCoshHead(eqx.Module):
+    """Maps the pooled stream Omega of shape (features,) to log psi.
+
+    A complex head keeps real parameters: ``weight[0] + i weight[1]`` acts on the real Omega.
+    """
+
+    weight: Float[Array, "parts hidden features"]
+    bias: Float[Array, "parts hidden"]
+
+    def __init__(self, features: int, hidden: int, *, complex_head: bool, dtype, key: jax.Array):
+        parts = 2 if complex_head else 1
+        self.weight = jax.random.normal(key, (parts, hidden, features), dtype) / features**0.5
+        self.bias = jnp.zeros((parts, hidden), dtype)
+
+    def combine(self, parts: Float[Array, "parts hidden"]) -> Inexact[Array, " hidden"]:
+        """Real and imaginary parts to one number per output."""
+        return parts[0] if parts.shape[0] == 1 else jax.lax.complex(parts[0], parts[1])
+
+    def theta(self, pooled: Float[Array, " features"]) -> Inexact[Array, " hidden"]:
+        return self.combine(self.weight @ pooled + self.bias)
+
+    def log_amplitude(self, theta: Inexact[Array, " hidden"]) -> Inexact[Array, ""]:
+        return jnp.sum(log_cosh(theta))
+
+    def calibrated(self, pooled: Float[Array, "samples features"], spread: float) -> "LogCoshHead":
+        """Centre theta on the samples and scale it so that std(log psi) over them is ``spread``.
+
+        The spread grows monotonically with the scale; forty halvings of a logarithmic bracket
+        find it.
+        """
+        centred = jnp.einsum("phd,sd->sph", self.weight, pooled - jnp.mean(pooled, 0))
+        theta = jax.vmap(self.combine)(centred)
+
+        def spread_at(log_scale: Array) -> Array:
+            scale = jnp.exp(log_scale).astype(theta.dtype)
+            return jnp.std(jax.vmap(self.log_amplitude)(scale * theta))
+
+        def halve(_, bracket):
+            low, high = bracket
+            middle = (low + high) / 2
+            above = spread_at(middle) > spread
+            return jnp.where(above, low, middle), jnp.where(above, middle, high)
+
+        bracket = (jnp.asarray(-12.0, pooled.dtype), jnp.asarray(8.0, pooled.dtype))
+        low, high = jax.lax.fori_loop(0, 40, halve, bracket)
+        weight = self.weight * jnp.exp((low + high) / 2)
+        bias = -weight @ jnp.mean(pooled, 0)
+        return eqx.tree_at(lambda head: (head.weight, head.bias), self, (weight, bias))
