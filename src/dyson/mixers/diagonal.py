@@ -46,7 +46,7 @@ class S4D(Mixer):
         return jax.vmap(SumOfExponentials)(weights, poles)
 
     def powers(self, r: Int[Array, " lags"]) -> Array:
-        return jnp.exp(self._rate()[..., None] * r.astype(self.local.dtype))
+        return jnp.exp(self._rate()[..., None] * r.astype(jnp.result_type(self._rate())))
 
 
 class RealPoles(Mixer):

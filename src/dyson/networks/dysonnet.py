@@ -125,7 +125,7 @@ class DysonNet(eqx.Module):
 
     def embed(self, patterns: Integer[Array, " tokens"]) -> tuple[Stream, Stream]:
         """phi and h of the given token patterns."""
-        one_hot = patterns == jnp.arange(2**self.token_size)[:, None]
+        one_hot = patterns == jnp.arange(2**self.token_size, dtype=patterns.dtype)[:, None]
         one_hot = one_hot.astype(self.embed_local.dtype)
         return self.embed_local @ one_hot, self.embed_linear @ one_hot
 

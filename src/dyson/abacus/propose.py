@@ -1,0 +1,167 @@
+"""The local-update protocol for DysonNet and its projections."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Inexact, Int, Int8
+
+from dyson.abacus.reference import Reference, build_reference, chain_of
+from dyson.abacus.scatter import scatter
+from dyson.abacus.windows import EveryToken, OneMove
+from dyson.networks import DysonNet, SpinFlip
+from dyson.networks.head import log_cosh
+from dyson.spins import flip
+from dyson.updates.protocol import LocalUpdates, Proposal, parameter_bytes
+
+
+class ProjectedReference(eqx.Module):
+    """References of all images of a projected network, stacked, and the projected amplitude."""
+
+    images: Reference
+    log_psi: Inexact[Array, ""]
+
+
+class Abacus(LocalUpdates):
+    """Exact ratios from a cached reference: Theorem 1 of arXiv:2603.11189.
+
+    ``init`` costs O(n log n); ``propose`` touches the window of the move only, O(features^2), for
+    any size of the chain; ``single_flips`` shares one reference among all flips.
+
+    Works for :class:`DysonNet` of depth 1 and 2 and for :class:`SpinFlip` around it (which keeps
+    one reference per image).  The flipped sites must lie in ``span`` neighbouring tokens; a move
+    that does not fit gives NaN rather than a wrong ratio.
+    """
+
+    span: int = eqx.field(static=True, default=1)
+
+    def init(self, model: DysonNet | SpinFlip, spins: Int8[Array, " n_sites"]) -> Any:
+        network = self._network(model)
+        if isinstance(model, SpinFlip):
+            build = lambda image: build_reference(network, image, self.span)  # noqa: E731
+            images = jax.vmap(build)(model.images(spins))
+            return ProjectedReference(images, model.combine(images.log_psi))
+        return build_reference(network, spins, self.span)
+
+    def propose(
+        self, model: DysonNet | SpinFlip, cache: Any, sites: Int[Array, " flips"]
+    ) -> Proposal:
+        network = self._network(model)
+        if isinstance(model, SpinFlip):
+            ratio = lambda image: self._move_ratio(network, image, sites)  # noqa: E731
+            return Proposal(sites, self._combined(model, cache, jax.vmap(ratio)(cache.images)))
+        return Proposal(sites, self._move_ratio(network, cache, sites))
+
+    def commit(self, model: DysonNet | SpinFlip, cache: Any, proposal: Proposal) -> Any:
+        spins = cache.images.spins[0] if isinstance(model, SpinFlip) else cache.spins
+        return self.init(model, flip(spins, proposal.sites))
+
+    def log_psi(self, cache: Any) -> Inexact[Array, ""]:
+        return cache.log_psi
+
+    def single_flips(
+        self, model: DysonNet | SpinFlip, cache: Any
+    ) -> Inexact[Array, " n_sites"]:
+        network = self._network(model)
+        if isinstance(model, SpinFlip):
+            ratios = lambda image: _every_flip(network, image)  # noqa: E731
+            return jax.vmap(self._combined, in_axes=(None, None, 1))(
+                model, cache, jax.vmap(ratios)(cache.images)
+            )
+        return _every_flip(network, cache)
+
+    def bytes_per_sample(self, model: DysonNet | SpinFlip) -> int:
+        network = self._network(model)
+        images = 2 if isinstance(model, SpinFlip) else 1
+        offsets = 2 * chain_of(network).bandwidth(self.span, network.blocks[-1].reach) + 1
+        parts, hidden, features = network.head.weight.shape
+        # links, their transforms and one product; readouts and theirs; activations
+        numbers = 4 * (network.depth - 1) * offsets * features**2
+        numbers += 4 * network.depth * parts * hidden * features + 100 * network.depth * features
+        return images * numbers * network.n_tokens * parameter_bytes(network)
+
+    @staticmethod
+    def supports(model: Any) -> bool:
+        """Whether exact local updates are built for this network."""
+        network = getattr(model, "network", model)
+        return isinstance(network, DysonNet) and network.depth <= 2
+
+    def _network(self, model: DysonNet | SpinFlip) -> DysonNet:
+        network = model.network if isinstance(model, SpinFlip) else model
+        if not isinstance(network, DysonNet):
+            raise TypeError(
+                f"Abacus: expected a DysonNet or SpinFlip(DysonNet), got {type(network).__name__}; "
+                "use dyson.Recompute() for other networks"
+            )
+        if network.depth > 2:
+            raise ValueError(
+                f"Abacus: expected depth 1 or 2, got {network.depth}; use dyson.Recompute()"
+            )
+        if self.span < 1:
+            raise ValueError(f"Abacus: expected span >= 1, got {self.span}")
+        return network
+
+    def _combined(
+        self, model: SpinFlip, cache: ProjectedReference, log_ratios: Inexact[Array, " images"]
+    ) -> Inexact[Array, ""]:
+        # Referring the terms to the projected amplitude first avoids the cancellation of two
+        # large logarithms.
+        terms = cache.images.log_psi - cache.log_psi + log_ratios
+        return model.combine(terms)
+
+    def _move_ratio(
+        self, network: DysonNet, reference: Reference, sites: Int[Array, " flips"]
+    ) -> Inexact[Array, ""]:
+        """Flip the given sites: base token, new embeddings on the span, scattering."""
+        chain, size = chain_of(network), network.token_size
+        padding = sites < 0
+        tokens = jnp.where(padding, sites[0], sites) // size
+        apart = (tokens - tokens[:, None]) % chain.n_tokens  # [base, token]
+        reaches = jnp.max(apart, axis=1)
+        base = tokens[jnp.argmin(reaches)]
+        offsets = sorted({chain.offset(o) for o in range(self.span)})
+        view = OneMove(chain, base)
+        phi, h = {}, {}
+        for o in offsets:
+            token = (base + o) % chain.n_tokens
+            here = token * size + jnp.arange(size, dtype=sites.dtype)
+            flips = jnp.sum((here[:, None] == sites) & ~padding, axis=1) % 2
+            spins = jax.lax.dynamic_slice_in_dim(reference.spins, token * size, size)
+            pattern = network.patterns(spins)
+            moved = network.patterns(jnp.where(flips == 1, -spins, spins))
+            phi[o], h[o] = _embedding_change(network, pattern, moved)
+            if not chain.periodic:
+                phi[o], h[o] = (jnp.where(view.exists(o), x, 0) for x in (phi[o], h[o]))
+        change = scatter(network, reference, view, phi, h)[..., 0]
+        ratio = _log_ratio(network, reference, change)
+        fits = jnp.min(reaches) < self.span
+        if not chain.periodic:
+            fits = (jnp.max(tokens) - jnp.min(tokens)) < self.span
+        return jnp.where(fits, ratio, jnp.nan)
+
+
+def _every_flip(network: DysonNet, reference: Reference) -> Inexact[Array, " n_sites"]:
+    """Log-ratios of every single flip, all tokens side by side, the spins of a token in turn."""
+    patterns = network.patterns(reference.spins)
+    view = EveryToken(chain_of(network))
+    bits = 2 ** jnp.arange(network.token_size - 1, -1, -1, dtype=patterns.dtype)
+
+    def flips_of(bit: Array) -> Array:
+        phi, h = _embedding_change(network, patterns, patterns ^ bit)
+        change = scatter(network, reference, view, {0: phi}, {0: h})
+        return jax.vmap(lambda c: _log_ratio(network, reference, c), in_axes=-1)(change)
+
+    if network.token_size == 1:
+        return flips_of(bits[0])
+    return jax.lax.map(flips_of, bits).T.reshape(-1)
+
+
+def _embedding_change(network: DysonNet, before: Array, after: Array) -> tuple[Array, Array]:
+    (phi0, h0), (phi1, h1) = network.embed(before), network.embed(after)
+    return phi1 - phi0, h1 - h0
+
+
+def _log_ratio(network: DysonNet, reference: Reference, change: Array) -> Inexact[Array, ""]:
+    theta = reference.theta + network.head.combine(change)
+    return jnp.sum(log_cosh(theta) - log_cosh(reference.theta))

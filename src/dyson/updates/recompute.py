@@ -1,0 +1,55 @@
+"""Ratios by evaluating the whole network again: works for every network, costs a forward pass."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Inexact, Int, Int8
+
+from dyson.spins import flip
+from dyson.updates.protocol import LocalUpdates, Proposal, parameter_bytes
+
+# Flips whose forward passes run side by side; more only spill the processor's caches.
+FLIPS_AT_ONCE = 32
+
+
+class RecomputeCache(eqx.Module):
+    spins: Int8[Array, " n_sites"]
+    log_psi: Inexact[Array, ""]
+
+
+class RecomputeProposal(Proposal):
+    moved: RecomputeCache
+
+
+class Recompute(LocalUpdates):
+    """The reference implementation of local updates, for any network with ``n_sites``."""
+
+    def init(self, model: eqx.Module, spins: Int8[Array, " n_sites"]) -> RecomputeCache:
+        return RecomputeCache(spins, model(spins))
+
+    def propose(
+        self, model: eqx.Module, cache: RecomputeCache, sites: Int[Array, " flips"]
+    ) -> RecomputeProposal:
+        moved = self.init(model, flip(cache.spins, sites))
+        return RecomputeProposal(sites, moved.log_psi - cache.log_psi, moved)
+
+    def commit(
+        self, model: eqx.Module, cache: RecomputeCache, proposal: RecomputeProposal
+    ) -> RecomputeCache:
+        return proposal.moved
+
+    def log_psi(self, cache: RecomputeCache) -> Inexact[Array, ""]:
+        return cache.log_psi
+
+    def single_flips(
+        self, model: eqx.Module, cache: RecomputeCache
+    ) -> Inexact[Array, " n_sites"]:
+        sites = jnp.arange(model.n_sites, dtype=jnp.int32)[:, None]
+        ratio = lambda move: self.propose(model, cache, move).log_ratio  # noqa: E731
+        return jax.lax.map(ratio, sites, batch_size=min(FLIPS_AT_ONCE, model.n_sites))
+
+    def bytes_per_sample(self, model: Any) -> int:
+        width = getattr(getattr(model, "network", model), "features", 64)
+        return 24 * width * model.n_sites * FLIPS_AT_ONCE * parameter_bytes(model)
