@@ -47,7 +47,7 @@ def scatter(
     total = model.pool_scale * jnp.einsum("pkd,dt->pkt", model.head.weight, sum(local.values()))
     for row, source in zip(reference.readouts, sources, strict=True):
         for offset, v in source.items():
-            total = total + jnp.sum(view.at(row, offset) * v, axis=-2)
+            total = total + view.contract(row, offset, v)
     return total
 
 

@@ -8,6 +8,7 @@ Two views evaluate the same formulas: ``OneMove`` at one base token (a dynamic p
 ``EveryToken`` with all tokens as base at once, where looking at an offset is a shifted array.
 """
 
+import functools
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -40,6 +41,16 @@ class Chain(eqx.Module):
         return min(widest, self.n_tokens // 2) if self.periodic else widest
 
 
+def contract(matrix: Array, vector: Array) -> Array:
+    """``sum_b matrix[..., b, t] vector[b, t]``, one product per token.
+
+    Written out over b: XLA on the CPU then reads contiguous tokens and keeps the sum in registers,
+    four to eight times faster than its reduction over an axis that is not the last.
+    """
+    terms = (matrix[..., b, :] * vector[b] for b in range(vector.shape[0]))
+    return functools.reduce(jnp.add, terms)
+
+
 class OneMove(eqx.Module):
     """Arrays over tokens (..., tokens) seen from one base token: width-one slices."""
 
@@ -57,7 +68,7 @@ class OneMove(eqx.Module):
 
     def contract(self, link: Array, row: int, vector: Array) -> Array:
         """``sum_b link[a, b] vector[b]`` with the link of the token at offset ``row``."""
-        return jnp.sum(self.at(link, row) * vector, axis=-2)
+        return contract(self.at(link, row), vector)
 
 
 class EveryToken(eqx.Module):
@@ -74,7 +85,7 @@ class EveryToken(eqx.Module):
 
     def contract(self, link: Array, row: int, vector: Array) -> Array:
         # Rotating the vector to the link's token moves less memory than rotating the link.
-        product = jnp.sum(link * jnp.roll(vector, row, axis=-1), axis=-2)
+        product = contract(link, jnp.roll(vector, row, axis=-1))
         return jnp.roll(product, -row, axis=-1)
 
 
