@@ -43,9 +43,11 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any] | None = N
             arrays.append(array)
     manifest = {"format": _FORMAT, "version": _VERSION, "metadata": metadata, "leaves": leaves}
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(_MANIFEST, json.dumps(manifest))
+        # `ZipInfo` leaves the time of day out: equal states give equal files.
+        archive.writestr(zipfile.ZipInfo(_MANIFEST), json.dumps(manifest))
         for index, array in enumerate(arrays):
-            with archive.open(_member(index), "w", force_zip64=True) as member:
+            entry = zipfile.ZipInfo(_member(index))
+            with archive.open(entry, "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 

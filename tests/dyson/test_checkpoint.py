@@ -56,6 +56,13 @@ def test_everything_comes_back_bit_for_bit(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["state.npz"]
 
 
+def test_equal_trees_give_equal_files(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path / "a", example())
+    monkeypatch.setattr("time.time", lambda: 2e9)
+    checkpoint.save(tmp_path / "b", example())
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
 def test_shapes_alone_are_template_enough(tmp_path):
     def make():
         tree = example()
