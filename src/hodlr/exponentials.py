@@ -1,7 +1,8 @@
 """Sums of exponentials k(r) = Σ_m w_m λ_m^r on the lags r = 0, 1, 2, …
 
-These are the kernels whose matrices have low-rank off-diagonal blocks: with a block boundary p between
-column j and row i, λ^(i-j) = λ^(i-p) · λ^(p-j) separates, so m modes give rank m, whatever the size.
+These are the kernels whose matrices have low-rank off-diagonal blocks: with a block boundary p
+between column j and row i, λ^(i-j) = λ^(i-p) · λ^(p-j) separates, so m modes give rank m, whatever
+the size.
 """
 
 import math
@@ -16,9 +17,14 @@ from jaxtyping import Array, ArrayLike
 
 
 def promote(*arrays: Any) -> list[Array]:
-    """Cast arrays and Python numbers to their common inexact dtype, under every promotion setting of jax."""
-    converted = [jnp.asarray(a) if not isinstance(a, (bool, int, float, complex)) else a for a in arrays]
-    strong = [np.dtype(a.dtype) for a in converted if not isinstance(a, (bool, int, float, complex))]
+    """Cast arrays and Python numbers to their common inexact dtype, under every promotion setting
+    of jax."""
+    converted = [
+        jnp.asarray(a) if not isinstance(a, (bool, int, float, complex)) else a for a in arrays
+    ]
+    strong = [
+        np.dtype(a.dtype) for a in converted if not isinstance(a, (bool, int, float, complex))
+    ]
     real_default = np.dtype(jnp.zeros(()).dtype)
     inexact = [d for d in strong if jnp.issubdtype(d, jnp.inexact)]
     dtype = inexact[0] if inexact else real_default
@@ -40,8 +46,9 @@ def check_finite(name: str, *arrays: Array) -> None:
 def integer_power(base: Array, exponent: Array) -> Array:
     """base**exponent for integer exponents ≥ 0, with 0**0 = 1; the arrays broadcast.
 
-    The relative error is about exponent·eps, that is, the conditioning of the power itself. The derivative
-    is exponent·base**(exponent - 1) without any logarithm, so it is right at base 0 and at exponent 0.
+    The relative error is about exponent·eps, that is, the conditioning of the power itself. The
+    derivative is exponent·base**(exponent - 1) without any logarithm, so it is right at base 0 and
+    at exponent 0.
     """
     real_dtype = jnp.finfo(base.dtype).dtype
     power = exponent.astype(real_dtype)
@@ -65,9 +72,9 @@ def _integer_power_jvp(primals, tangents):
 class SumOfExponentials(eqx.Module):
     """The kernel k(r) = Σ_m weights[m] · poles[m]**r for integer lags r ≥ 0.
 
-    Both arrays have shape (modes,) and one real or complex dtype. The poles lie in the closed unit disc:
-    a kernel that grows with distance has no stable factors. Real kernels that oscillate are conjugate
-    pairs of poles (see `real`), or one negative pole when the sign alternates.
+    Both arrays have shape (modes,) and one real or complex dtype. The poles lie in the closed unit
+    disc: a kernel that grows with distance has no stable factors. Real kernels that oscillate are
+    conjugate pairs of poles (see `real`), or one negative pole when the sign alternates.
     """
 
     weights: Array
@@ -85,7 +92,8 @@ class SumOfExponentials(eqx.Module):
             largest = float(np.max(np.abs(np.asarray(poles))))
             if largest > 1 + 1e-6:
                 raise ValueError(
-                    f"the poles of a SumOfExponentials must satisfy |pole| <= 1, but one has modulus {largest:.6g}; "
+                    "the poles of a SumOfExponentials must satisfy |pole| <= 1, but one has "
+                    f"modulus {largest:.6g}; "
                     "a kernel that grows with distance has no stable form."
                 )
         self.weights, self.poles = weights, poles
@@ -100,10 +108,13 @@ class SumOfExponentials(eqx.Module):
         return self.weights.dtype
 
     def __call__(self, r: ArrayLike) -> Array:
-        """k(r) for an integer array r ≥ 0 of any shape; O(modes · r.size), relative error about max(r)·eps."""
+        """k(r) for an integer array r ≥ 0 of any shape; O(modes · r.size), relative error about
+        max(r)·eps."""
         r = jnp.asarray(r)
         if not jnp.issubdtype(r.dtype, jnp.integer):
-            raise TypeError(f"SumOfExponentials is evaluated at integer lags, but got dtype {r.dtype}.")
+            raise TypeError(
+                f"SumOfExponentials is evaluated at integer lags, but got dtype {r.dtype}."
+            )
         if self.modes == 0:
             return jnp.zeros(r.shape, self.dtype)
         return jnp.tensordot(integer_power(self.poles, r[..., None]), self.weights, axes=1)
@@ -112,7 +123,9 @@ class SumOfExponentials(eqx.Module):
         """(k + k')(r) = k(r) + k'(r); the modes of both."""
         if not isinstance(other, SumOfExponentials):
             return NotImplemented
-        weights, poles, other_weights, other_poles = promote(self.weights, self.poles, other.weights, other.poles)
+        weights, poles, other_weights, other_poles = promote(
+            self.weights, self.poles, other.weights, other.poles
+        )
         return SumOfExponentials(
             jnp.concatenate([weights, other_weights]), jnp.concatenate([poles, other_poles])
         )
@@ -143,10 +156,13 @@ class SumOfExponentials(eqx.Module):
         return self + (-other)
 
     def delay(self, lags: int) -> "SumOfExponentials":
-        """The kernel r ↦ k(r + lags), that is, with `lags` ≥ 0 further steps between source and receiver."""
+        """The kernel r ↦ k(r + lags), that is, with `lags` ≥ 0 further steps between source and
+        receiver."""
         if isinstance(lags, int) and lags < 0:
             raise ValueError(f"delay needs lags >= 0, but got {lags}: λ**lags would grow.")
-        return SumOfExponentials(self.weights * integer_power(self.poles, jnp.asarray(lags)), self.poles)
+        return SumOfExponentials(
+            self.weights * integer_power(self.poles, jnp.asarray(lags)), self.poles
+        )
 
     def periodic(self, n: int) -> "SumOfExponentials":
         """The kernel r ↦ Σ_{p ≥ 0} k(r + p·n): all images on a ring of n sites, w → w/(1 - λⁿ).
@@ -163,7 +179,8 @@ class SumOfExponentials(eqx.Module):
 
     @property
     def real(self) -> "SumOfExponentials":
-        """The kernel r ↦ Re k(r) as conjugate pairs of modes (the same kernel when it is already real).
+        """The kernel r ↦ Re k(r) as conjugate pairs of modes (the same kernel when it is already
+        real).
 
         A damped oscillation ρ^r cos(ωr + φ) is Re[e^(iφ) (ρ e^(iω))^r]: two modes.
         """
@@ -174,17 +191,20 @@ class SumOfExponentials(eqx.Module):
 
 
 def ring_closure(poles: Array, n: int) -> Array:
-    """1 - λⁿ, by which one pass around a ring of n sites is closed to all passes; refuses λⁿ = 1."""
+    """1 - λⁿ, by which one pass around a ring of n sites is closed to all passes; refuses λⁿ =
+    1."""
     closure = 1 - integer_power(poles, jnp.asarray(n))
     if not isinstance(closure, Tracer) and np.any(np.asarray(closure) == 0):
         raise ValueError(
-            f"a pole with λ**n = 1 (n = {n}) cannot be closed to a ring: the sum over all images diverges."
+            f"a pole with λ**n = 1 (n = {n}) cannot be closed to a ring: the sum over all images "
+            "diverges."
         )
     return closure
 
 
 def smooth_length(n: int) -> int:
-    """The smallest even number ≥ n without prime factors above 5: a length with a fast Fourier transform."""
+    """The smallest even number ≥ n without prime factors above 5: a length with a fast Fourier
+    transform."""
     n = max(n, 2)
     best = 2 ** math.ceil(math.log2(n))
     for fives in range(math.ceil(math.log(n, 5)) + 1):

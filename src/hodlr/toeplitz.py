@@ -13,19 +13,32 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike
 
-from .exponentials import SumOfExponentials, check_finite, integer_power, promote, ring_closure, smooth_length
+from hodlr.exponentials import (
+    SumOfExponentials,
+    check_finite,
+    integer_power,
+    promote,
+    ring_closure,
+    smooth_length,
+)
 
-# Below this size a dense product beats two transforms and their overhead (measured on one CPU core).
+# Below this size a dense product beats two transforms and their overhead (measured on one CPU
+# core).
 _DENSE_SIZE = 64
-# Rows of one dense block in the chunked scan: the block product then costs about as much as the modes.
+# Rows of one dense block in the chunked scan: the block product then costs about as much as the
+# modes.
 _CHUNK = 64
 
 
 def _product_lengths(n: int, column: Array, x: Array) -> None:
     if column.shape != (n,):
-        raise ValueError(f"a Toeplitz column and row need one shape (n,), but got {column.shape} for n = {n}.")
+        raise ValueError(
+            f"a Toeplitz column and row need one shape (n,), but got {column.shape} for n = {n}."
+        )
     if x.ndim not in (1, 2) or x.shape[0] != n:
-        raise ValueError(f"x must have shape ({n},) or ({n}, k) to match the matrix, but got {x.shape}.")
+        raise ValueError(
+            f"x must have shape ({n},) or ({n}, k) to match the matrix, but got {x.shape}."
+        )
 
 
 def _dense(column: Array, row: Array) -> Array:
@@ -35,7 +48,8 @@ def _dense(column: Array, row: Array) -> Array:
 
 
 def _fft_product(kernel: Array, length: int, n: int, x: Array) -> Array:
-    """First n entries of the circular convolution of a kernel of `length` with x (n,) or (n, k), padded."""
+    """First n entries of the circular convolution of a kernel of `length` with x (n,) or (n, k),
+    padded."""
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         forward, backward = jnp.fft.fft, jnp.fft.ifft
     else:
@@ -46,8 +60,8 @@ def _fft_product(kernel: Array, length: int, n: int, x: Array) -> Array:
 
 
 def _dense(column: Array, row: Array) -> Array:
-    """T as an array (n, n). One period of its diagonals, repeated with a row length one short of the
-    period, shifts by one from row to row: no gather, which XLA runs entry by entry."""
+    """T as an array (n, n). One period of its diagonals, repeated with a row length one short of
+    the period, shifts by one from row to row: no gather, which XLA runs entry by entry."""
     n = column.shape[0]
     period = jnp.concatenate([column[:1], row[1:], column[:0:-1]])
     stride = max(2 * n - 2, 1)
@@ -57,9 +71,9 @@ def _dense(column: Array, row: Array) -> Array:
 def toeplitz_matvec(column: ArrayLike, row: ArrayLike, x: ArrayLike) -> Array:
     """T @ x for T[i, j] = column[i - j] (i ≥ j), row[j - i] (i < j); row[0] is ignored.
 
-    column, row: (n,); x: (n,) or (n, k); real or complex. O(n log n) by a padded transform of smooth
-    length for every n, prime or not (dense below 64, where that is faster). The error is about
-    eps·‖T‖·‖x‖. Linear in both the kernel and x; batch further axes with `jax.vmap`.
+    column, row: (n,); x: (n,) or (n, k); real or complex. O(n log n) by a padded transform of
+    smooth length for every n, prime or not (dense below 64, where that is faster). The error is
+    about eps·‖T‖·‖x‖. Linear in both the kernel and x; batch further axes with `jax.vmap`.
     """
     column, row, x = promote(column, row, x)
     n = column.shape[0]
@@ -97,9 +111,11 @@ class ExponentialToeplitz(eqx.Module):
         A[i, i] = diagonal + Σ w λⁿ/(1 - λⁿ) + Σ w' μⁿ/(1 - μⁿ)
 
     for the modes (w, λ) of `lower` and (w', μ) of `upper`. `diagonal` is a number or has shape (n,)
-    (a different noise at every point, say). Storage O(modes). `A @ x`, sums, scalings, `A.T`, `A.conj()`.
+    (a different noise at every point, say). Storage O(modes). `A @ x`, sums, scalings, `A.T`,
+    `A.conj()`.
 
-    Example: `ExponentialToeplitz(3, SumOfExponentials([1.0], [0.5]), SumOfExponentials([2.0], [0.5]), 4.0)` is
+    Example: `ExponentialToeplitz(3, SumOfExponentials([1.0], [0.5]), SumOfExponentials([2.0],
+    [0.5]), 4.0)` is
 
         [[4.  , 1.  , 0.5 ],
          [0.5 , 4.  , 1.  ],
@@ -125,11 +141,16 @@ class ExponentialToeplitz(eqx.Module):
         if not isinstance(lower, SumOfExponentials) or not isinstance(upper, SumOfExponentials):
             raise TypeError(
                 "lower and upper must be SumOfExponentials, but got "
-                f"{type(lower).__name__} and {type(upper).__name__}; write SumOfExponentials(weights, poles)."
+                f"{type(lower).__name__} and {type(upper).__name__}; write "
+                "SumOfExponentials(weights, poles)."
             )
-        wl, pl, wu, pu, diagonal = promote(lower.weights, lower.poles, upper.weights, upper.poles, diagonal)
+        wl, pl, wu, pu, diagonal = promote(
+            lower.weights, lower.poles, upper.weights, upper.poles, diagonal
+        )
         if diagonal.shape not in ((), (n,)):
-            raise ValueError(f"diagonal must be a number or have shape ({n},), but got {diagonal.shape}.")
+            raise ValueError(
+                f"diagonal must be a number or have shape ({n},), but got {diagonal.shape}."
+            )
         check_finite("the diagonal of an ExponentialToeplitz", diagonal)
         self.lower, self.upper = SumOfExponentials(wl, pl), SumOfExponentials(wu, pu)
         self.diagonal, self.n, self.periodic = diagonal, n, bool(periodic)
@@ -149,7 +170,8 @@ class ExponentialToeplitz(eqx.Module):
         """Numbers of modes below and above the diagonal."""
         return self.lower.modes, self.upper.modes
 
-    # -- entries ---------------------------------------------------------------------------------------
+    # -- entries
+    # ---------------------------------------------------------------------------------------
 
     def entries(self, i: ArrayLike, j: ArrayLike) -> Array:
         """A[i, j] for integer index arrays that broadcast; O(modes) each."""
@@ -169,7 +191,8 @@ class ExponentialToeplitz(eqx.Module):
         return _dense(*self._lag_column()) + jnp.diag(jnp.broadcast_to(self.diagonal, (self.n,)))
 
     def _lag_column(self) -> tuple[Array, Array]:
-        """First column and first row without `diagonal`; their zeroth entries add up to the images' share."""
+        """First column and first row without `diagonal`; their zeroth entries add up to the images'
+        share."""
         lags = jnp.arange(1, self.n)
         if self.periodic:
             below, above = self.lower.periodic(self.n), self.upper.periodic(self.n)
@@ -181,13 +204,19 @@ class ExponentialToeplitz(eqx.Module):
             column, row, zero = self.lower(lags), self.upper(lags), jnp.zeros(1, self.dtype)
         return jnp.concatenate([zero, column]), jnp.concatenate([jnp.zeros_like(zero), row])
 
-    # -- products with vectors -------------------------------------------------------------------------
+    # -- products with vectors
+    # -------------------------------------------------------------------------
 
     def _times_diagonal(self, x: Array) -> Array:
-        return self.diagonal * x if x.ndim == 1 or self.diagonal.ndim == 0 else self.diagonal[:, None] * x
+        return (
+            self.diagonal * x
+            if x.ndim == 1 or self.diagonal.ndim == 0
+            else self.diagonal[:, None] * x
+        )
 
     def matvec_fft(self, x: ArrayLike) -> Array:
-        """A @ x by the fast Fourier transform: O(n·modes) for the kernel and O(n log n) for each column of x."""
+        """A @ x by the fast Fourier transform: O(n·modes) for the kernel and O(n log n) for each
+        column of x."""
         x, diagonal = promote(x, self.diagonal)
         column, row = (c.astype(x.dtype) for c in self._lag_column())
         product = circulant_matvec(column, x) if self.periodic else toeplitz_matvec(column, row, x)
@@ -196,9 +225,10 @@ class ExponentialToeplitz(eqx.Module):
     def matvec_scan(self, x: ArrayLike) -> Array:
         """A @ x in O(n·(modes + 64)) by running each mode along the chain in blocks of 64 sites.
 
-        Inside a block the product is dense; between blocks mode m carries Σ_{j < p} w λ^(p - j) x_j, one
-        number, over the boundary p. Every factor is ≤ 1 in modulus, so the error is local: about eps times
-        |A| |x| entry by entry, also where the transform would lose small outputs beside large ones.
+        Inside a block the product is dense; between blocks mode m carries Σ_{j < p} w λ^(p - j)
+        x_j, one number, over the boundary p. Every factor is ≤ 1 in modulus, so the error is local:
+        about eps times |A| |x| entry by entry, also where the transform would lose small outputs
+        beside large ones.
         """
         x = jnp.asarray(x)
         _product_lengths(self.n, x.reshape(self.n, -1)[:, 0] if x.shape[:1] == (self.n,) else x, x)
@@ -210,8 +240,9 @@ class ExponentialToeplitz(eqx.Module):
         return (local + down + up).reshape(x.shape)
 
     def __matmul__(self, x: Any) -> Any:
-        """A @ x for x (n,) or (n, k): by the chunked scan where its n·(128 + 4·modes) multiply-adds (four times
-        as many for complex modes) cost less than the padded transforms' 20·n·log₂(2n), else by FFT."""
+        """A @ x for x (n,) or (n, k): by the chunked scan where its n·(128 + 4·modes) multiply-adds
+        (four times as many for complex modes) cost less than the padded transforms' 20·n·log₂(2n),
+        else by FFT."""
         if not isinstance(x, (jax.Array, jax.core.Tracer)) and not hasattr(x, "__array__"):
             return NotImplemented
         x = jnp.asarray(x)
@@ -222,7 +253,8 @@ class ExponentialToeplitz(eqx.Module):
             return self.matvec_scan(x)
         return self.matvec_fft(x)
 
-    # -- algebra ---------------------------------------------------------------------------------------
+    # -- algebra
+    # ---------------------------------------------------------------------------------------
 
     @property
     def T(self) -> "ExponentialToeplitz":
@@ -247,7 +279,11 @@ class ExponentialToeplitz(eqx.Module):
             raise ValueError(f"cannot add matrices of sizes {self.n} and {other.n}.")
         diagonal, other_diagonal = promote(self.diagonal, other.diagonal)
         return ExponentialToeplitz(
-            self.n, self.lower + other.lower, self.upper + other.upper, diagonal + other_diagonal, self.periodic
+            self.n,
+            self.lower + other.lower,
+            self.upper + other.upper,
+            diagonal + other_diagonal,
+            self.periodic,
         )
 
     def __mul__(self, factor: Any) -> Any:
@@ -271,7 +307,8 @@ class ExponentialToeplitz(eqx.Module):
 
 
 def _running_sum(kernel: SumOfExponentials, x: Array, periodic: bool) -> Array:
-    """y_i = Σ_{j < i} k(i - j) x_j, and on a ring the sum over all images too; x and y (n, columns)."""
+    """y_i = Σ_{j < i} k(i - j) x_j, and on a ring the sum over all images too; x and y (n,
+    columns)."""
     n, columns = x.shape
     if kernel.modes == 0:
         return jnp.zeros_like(x)
@@ -281,9 +318,14 @@ def _running_sum(kernel: SumOfExponentials, x: Array, periodic: bool) -> Array:
     sites = jnp.arange(_CHUNK)
     lag = sites[:, None] - sites[None, :]
     lag_weights = jnp.tensordot(integer_power(poles, jnp.arange(_CHUNK)[:, None]), weights, axes=1)
-    inside = jnp.einsum("ij,bjk->bik", jnp.where(lag > 0, lag_weights[jnp.maximum(lag, 0)], 0), blocks)
-    # What a block sends over its right end, Σ_j w λ^(end - j) x_j, and what arrives at its left end.
-    sent = jnp.einsum("jm,bjk->bmk", weights * integer_power(poles, _CHUNK - sites[:, None]), blocks)
+    inside = jnp.einsum(
+        "ij,bjk->bik", jnp.where(lag > 0, lag_weights[jnp.maximum(lag, 0)], 0), blocks
+    )
+    # What a block sends over its right end, Σ_j w λ^(end - j) x_j, and what arrives at its left
+    # end.
+    sent = jnp.einsum(
+        "jm,bjk->bmk", weights * integer_power(poles, _CHUNK - sites[:, None]), blocks
+    )
     through = integer_power(poles, jnp.asarray(_CHUNK))[:, None]
 
     def cross(arriving: Array, sending: Array) -> tuple[Array, Array]:
@@ -291,7 +333,8 @@ def _running_sum(kernel: SumOfExponentials, x: Array, periodic: bool) -> Array:
 
     _, arriving = jax.lax.scan(cross, jnp.zeros_like(sent[0]), sent)
     if periodic:
-        # Arriving at site 0 after one turn; counted from the last real site, not from the end of the padding.
+        # Arriving at site 0 after one turn; counted from the last real site, not from the end of
+        # the padding.
         rest = n - (chunks - 1) * _CHUNK
         last = jnp.where(sites < rest, rest - sites, 0)[:, None]
         one_turn = integer_power(poles, jnp.asarray(rest))[:, None] * arriving[-1] + jnp.einsum(

@@ -1,0 +1,105 @@
+"""Truncation of batches of blocks to low rank, with derivatives that survive repeated singular
+values.
+
+The best rank-r approximation is written M ≈ (M V) (Uᴴ M V)⁻¹ (Uᴴ M) with the leading singular
+vectors U, V held constant. Its value is the truncated singular value decomposition; its first
+derivative is that of the decomposition too, P dM + dM Q - P dM Q with P = U Uᴴ and Q = V Vᴴ, up to
+terms σ_{r+1}/σ_r, but without the differences of singular values that make the derivative of an SVD
+infinite.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array
+
+
+class SingularParts(NamedTuple):
+    """Singular value decompositions of a batch of blocks (…, s, s'): M = left · diag(values) ·
+    rightᴴ."""
+
+    left: Array
+    values: Array
+    right: Array
+
+
+def adjoint(a: Array) -> Array:
+    return jnp.conj(jnp.swapaxes(a, -1, -2))
+
+
+def parts_of_blocks(blocks: Array) -> SingularParts:
+    """Of dense blocks (…, s, s'); O(s³) each. Constant under differentiation."""
+    left, values, right = jnp.linalg.svd(jax.lax.stop_gradient(blocks), full_matrices=False)
+    return SingularParts(left, values, adjoint(right))
+
+
+def parts_of_products(rows: Array, cols: Array) -> SingularParts:
+    """Of blocks rows · colsᵀ, with rows (…, s, r) and cols (…, s', r); O(s r²) each. Constant under
+    differentiation."""
+    q_rows, r_rows = jnp.linalg.qr(jax.lax.stop_gradient(rows))
+    q_cols, r_cols = jnp.linalg.qr(jax.lax.stop_gradient(cols))
+    left, values, right = jnp.linalg.svd(r_rows @ jnp.swapaxes(r_cols, -1, -2), full_matrices=False)
+    return SingularParts(q_rows @ left, values, jnp.conj(q_cols) @ adjoint(right))
+
+
+def truncate_blocks(blocks: Array, parts: SingularParts, rank: int) -> tuple[Array, Array]:
+    """Rows (…, s, rank) and cols (…, s', rank) with blocks ≈ rows · colsᵀ."""
+    return _interpolate(lambda x: blocks @ x, lambda x: x @ blocks, parts, rank)
+
+
+def truncate_products(
+    rows: Array, cols: Array, parts: SingularParts, rank: int
+) -> tuple[Array, Array]:
+    """The same for blocks rows · colsᵀ that are already factored."""
+    cols_t = jnp.swapaxes(cols, -1, -2)
+    return _interpolate(lambda x: rows @ (cols_t @ x), lambda x: (x @ rows) @ cols_t, parts, rank)
+
+
+def _interpolate(
+    apply: Callable[[Array], Array],
+    apply_left: Callable[[Array], Array],
+    parts: SingularParts,
+    rank: int,
+) -> tuple[Array, Array]:
+    left, values, right = parts.left[..., :rank], parts.values[..., :rank], parts.right[..., :rank]
+    # Directions of zero singular value cannot be interpolated; they are projected on `left`
+    # instead.
+    threshold = values[..., :1] * (
+        20 * jnp.finfo(left.dtype).eps * max(left.shape[-2], right.shape[-2])
+    )
+    kept = values > threshold
+    row, column = kept[..., None], kept[..., None, :]
+    images, preimages = apply(right), apply_left(adjoint(left))
+    core = jnp.where(row & column, preimages @ right, jnp.eye(left.shape[-1], dtype=left.dtype))
+    cross = jnp.linalg.solve(core, jnp.where(row, preimages, 0))
+    rest = preimages - (adjoint(left) @ jnp.where(column, images, 0)) @ cross
+    rows = jnp.where(column, images, left)
+    cols_t = jnp.where(row, cross, rest)
+    return rows, jnp.swapaxes(cols_t, -1, -2)
+
+
+def rank_for(values: Array, budget: float, what: str) -> int:
+    """Smallest common rank for a level whose discarded squared singular values stay within
+    `budget`."""
+    require_concrete(what, values)
+    squares = np.asarray(values, np.float64).reshape(-1, values.shape[-1]) ** 2
+    tails = np.append(np.cumsum(squares.sum(0)[::-1])[::-1], 0.0)
+    return max(1, int(np.argmax(tails <= budget)))
+
+
+def require_concrete(what: str, value: Array) -> None:
+    if isinstance(value, Tracer):
+        raise TypeError(
+            f"{what} with tol= chooses ranks from the values and cannot run inside jit, vmap or "
+            "grad; "
+            "give rank= there, or build the matrix outside."
+        )
+
+
+def discarded(values: Array, rank: int) -> Array:
+    """Sum of the squared singular values beyond `rank`, over the whole batch."""
+    return jnp.sum(values[..., rank:] ** 2)

@@ -1,0 +1,218 @@
+"""The HODLR matrix: dense leaves on the diagonal and low-rank blocks beside it, level by level."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike
+
+from hodlr.exponentials import promote
+from hodlr.tree import Tree
+
+
+class HODLR(eqx.Module):
+    """An n×n matrix whose off-diagonal blocks have low rank at every level of a binary partition.
+
+    A node of level l with halves "first" and "second" of s = tree.half(l) indices holds
+
+        A[first, second] = rows[l][node, 0] @ cols[l][node, 1].T
+        A[second, first] = rows[l][node, 1] @ cols[l][node, 0].T
+
+    leaves: (n_leaves, b, b).  rows, cols: one array (2**l, 2, s, rank_l) for each level, root
+    first. An array that is the same for all nodes of a level is stored once, with a leading axis of
+    1 (this is how sums of exponentials take O(n·modes) in all). Entries in the padding, beyond n,
+    are unspecified.
+
+    Storage O(n·(b + Σ ranks)), `H @ x` costs as much per column. Make one with `from_dense`,
+    `from_exponentials`, `from_entries` or `from_operator`.
+    """
+
+    leaves: Array
+    rows: tuple[Array, ...]
+    cols: tuple[Array, ...]
+    tree: Tree = eqx.field(static=True)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.tree.n, self.tree.n)
+
+    @property
+    def dtype(self):
+        return self.leaves.dtype
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Rank of the off-diagonal blocks of each level, root first."""
+        return tuple(r.shape[-1] for r in self.rows)
+
+    def astype(self, dtype) -> "HODLR":
+        def cast(a):
+            return a.astype(dtype)
+
+        return HODLR(
+            cast(self.leaves), tuple(map(cast, self.rows)), tuple(map(cast, self.cols)), self.tree
+        )
+
+    def unshared(self) -> "HODLR":
+        """The same matrix with one array per node throughout and zeros in the padding."""
+        tree = self.tree
+        inside = np.arange(tree.padded) < tree.n
+        leaf = inside.reshape(tree.n_leaves, tree.leaf_size)
+        leaves = jnp.where(leaf[:, :, None] & leaf[:, None, :], self.leaves, 0)
+
+        def clear(level: int, a: Array) -> Array:
+            return jnp.where(inside.reshape(2**level, 2, -1, 1), a, 0)
+
+        rows = tuple(clear(level, a) for level, a in enumerate(self.rows))
+        cols = tuple(clear(level, a) for level, a in enumerate(self.cols))
+        return HODLR(leaves, rows, cols, tree)
+
+    # -- products with vectors
+    # -------------------------------------------------------------------------
+
+    def __matmul__(self, x: Any) -> Any:
+        """H @ x for x (n,) or (n, k): O(n·(leaf_size + Σ ranks)) per column."""
+        if isinstance(x, HODLR) or not hasattr(x, "__array__") and not hasattr(x, "aval"):
+            return NotImplemented
+        x = jnp.asarray(x)
+        n, padded = self.tree.n, self.tree.padded
+        if x.ndim not in (1, 2) or x.shape[0] != n:
+            raise ValueError(
+                f"H is {n}×{n}: x must have shape ({n},) or ({n}, k), but got {x.shape}."
+            )
+        x, like = promote(x, jnp.zeros((), self.dtype))
+        columns = jnp.pad(x.reshape(n, -1), ((0, padded - n), (0, 0)))
+        return self.astype(like.dtype).apply(columns)[:n].reshape(x.shape)
+
+    def apply(self, x: Array, first_level: int = 0) -> Array:
+        """The product with padded columns (padded, k), leaving out the blocks of the levels before
+        `first_level`."""
+        columns = x.shape[-1]
+        y = _product(
+            self.leaves, x.reshape(self.tree.n_leaves, self.tree.leaf_size, columns)
+        ).reshape(x.shape)
+        for level in range(first_level, self.tree.depth):
+            y = y + self.apply_level(level, x)
+        return y
+
+    def apply_level(self, level: int, x: Array) -> Array:
+        """The product of the off-diagonal blocks of one level with padded columns (padded, k)."""
+        halves = x.reshape(2**level, 2, self.tree.half(level), x.shape[-1])
+        inner = _product(jnp.swapaxes(self.cols[level], -1, -2), halves)
+        return _product(self.rows[level], inner[:, ::-1]).reshape(x.shape)
+
+    def to_dense(self) -> Array:
+        """The matrix as an array (n, n); O(n²·rank)."""
+        tree = self.tree
+        blocks = jnp.broadcast_to(self.leaves, (tree.n_leaves, *self.leaves.shape[1:]))
+        for level in reversed(range(tree.depth)):
+            s = tree.half(level)
+            off = self.rows[level] @ jnp.swapaxes(self.cols[level][:, ::-1], -1, -2)
+            off = jnp.broadcast_to(off, (2**level, 2, s, s))
+            halves = blocks.reshape(2**level, 2, s, s)
+            above = jnp.concatenate([halves[:, 0], off[:, 0]], axis=-1)
+            below = jnp.concatenate([off[:, 1], halves[:, 1]], axis=-1)
+            blocks = jnp.concatenate([above, below], axis=-2)
+        return blocks[0, : tree.n, : tree.n]
+
+    def entries(self, i: ArrayLike, j: ArrayLike) -> Array:
+        """A[i, j] for integer index arrays that broadcast; O(Σ ranks) each, without forming
+        anything larger."""
+        i, j = jnp.broadcast_arrays(jnp.asarray(i), jnp.asarray(j))
+        size = self.tree.leaf_size
+
+        def at(array: Array, node: Array, *rest: Array) -> Array:
+            return array[(node if array.shape[0] > 1 else jnp.zeros_like(node), *rest)]
+
+        value = jnp.where(i // size == j // size, at(self.leaves, i // size, i % size, j % size), 0)
+        for level in range(self.tree.depth):
+            s = self.tree.half(level)
+            side_i, side_j = i // s % 2, j // s % 2
+            apart = (i // (2 * s) == j // (2 * s)) & (side_i != side_j)
+            left = at(self.rows[level], i // (2 * s), side_i, i % s)
+            right = at(self.cols[level], j // (2 * s), side_j, j % s)
+            value = value + jnp.where(apart, jnp.sum(left * right, axis=-1), 0)
+        return value
+
+    def diagonal(self) -> Array:
+        """The diagonal (n,)."""
+        diagonals = jnp.diagonal(self.leaves, axis1=-2, axis2=-1)
+        return jnp.broadcast_to(diagonals, (self.tree.n_leaves, self.tree.leaf_size)).reshape(-1)[
+            : self.tree.n
+        ]
+
+    def trace(self) -> Array:
+        return jnp.sum(self.diagonal())
+
+    # -- algebra
+    # ---------------------------------------------------------------------------------------
+
+    @property
+    def T(self) -> "HODLR":
+        """The transpose: rows and columns change places."""
+        return HODLR(jnp.swapaxes(self.leaves, -1, -2), self.cols, self.rows, self.tree)
+
+    def conj(self) -> "HODLR":
+        rows, cols = tuple(map(jnp.conj, self.rows)), tuple(map(jnp.conj, self.cols))
+        return HODLR(jnp.conj(self.leaves), rows, cols, self.tree)
+
+    @property
+    def H(self) -> "HODLR":
+        """The adjoint, conj(A).T."""
+        return self.conj().T
+
+    def __add__(self, other: Any) -> Any:
+        """The sum; the ranks add (see `compress`)."""
+        if not isinstance(other, HODLR):
+            return NotImplemented
+        a, b = same_tree(self, other, "add")
+        rows = tuple(_join(*pair) for pair in zip(a.rows, b.rows, strict=True))
+        cols = tuple(_join(*pair) for pair in zip(a.cols, b.cols, strict=True))
+        return HODLR(a.leaves + b.leaves, rows, cols, a.tree)
+
+    def __mul__(self, factor: Any) -> Any:
+        """Scaling by a number."""
+        if isinstance(factor, (str, bytes)) or not jnp.isscalar(factor):
+            return NotImplemented
+        like, scale = promote(jnp.zeros((), self.dtype), factor)
+        a = self.astype(like.dtype)
+        return HODLR(a.leaves * scale, tuple(r * scale for r in a.rows), a.cols, a.tree)
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "HODLR":
+        return self * -1
+
+    def __sub__(self, other: Any) -> Any:
+        if not isinstance(other, HODLR):
+            return NotImplemented
+        return self + (-other)
+
+
+def same_tree(a: HODLR, b: HODLR, verb: str) -> tuple[HODLR, HODLR]:
+    """Both matrices in their common dtype, or an error where their partitions differ."""
+    if a.shape != b.shape:
+        raise ValueError(f"cannot {verb} matrices of sizes {a.shape} and {b.shape}.")
+    if a.tree != b.tree:
+        raise ValueError(
+            f"cannot {verb} matrices with leaves of {a.tree.leaf_size} and {b.tree.leaf_size} "
+            "indices; "
+            "build both with the same leaf_size."
+        )
+    dtype = np.promote_types(a.dtype, b.dtype)
+    return a.astype(dtype), b.astype(dtype)
+
+
+def _product(blocks: Array, x: Array) -> Array:
+    """blocks @ x over the leading axis of nodes; blocks shared by all nodes are applied without
+    copying them."""
+    if blocks.shape[0] == 1 and x.shape[0] > 1:
+        return jnp.einsum("...ij,p...jk->p...ik", blocks[0], x)
+    return blocks @ x
+
+
+def _join(a: Array, b: Array) -> Array:
+    """Factors side by side; shared ones stay shared where both are."""
+    nodes = max(a.shape[0], b.shape[0])
+    return jnp.concatenate([jnp.broadcast_to(c, (nodes, *c.shape[1:])) for c in (a, b)], axis=-1)
