@@ -54,11 +54,13 @@ class Abacus(LocalUpdates):
         return Proposal(sites, self._move_ratio(network, cache, sites))
 
     def commit(self, model: DysonNet | SpinFlip, cache: Any, proposal: Proposal) -> Any:
-        spins = cache.images.spins[0] if isinstance(model, SpinFlip) else cache.spins
-        return self.init(model, flip(spins, proposal.sites))
+        return self.init(model, flip(self.spins(cache), proposal.sites))
 
     def log_psi(self, cache: Any) -> Inexact[Array, ""]:
         return cache.log_psi
+
+    def spins(self, cache: Any) -> Int8[Array, " n_sites"]:
+        return cache.images.spins[0] if isinstance(cache, ProjectedReference) else cache.spins
 
     def single_flips(
         self, model: DysonNet | SpinFlip, cache: Any

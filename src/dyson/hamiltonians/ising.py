@@ -2,7 +2,7 @@
 
 import math
 import operator
-from typing import final
+from typing import ClassVar, final
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -32,6 +32,8 @@ class Ising(Hamiltonian):
     **Cost** per configuration: O(n) for nearest neighbours, O(n log n) for power laws (one Fourier
     transform of the couplings); the change under a flip is O(1) once `local_fields` are known.
     """
+
+    flips_each_site: ClassVar[bool] = True
 
     couplings: Float[Array, " n"]
     """The coefficient of σᶻ_i σᶻ_j by distance |i-j|; entry 0 is zero."""

@@ -20,6 +20,9 @@ class Hamiltonian(eqx.Module):
     n_sites: eqx.AbstractVar[int]
     spin_flip_symmetric: eqx.AbstractVar[bool]
     """Whether H commutes with the flip of all spins, known when H is built."""
+    flips_each_site: eqx.AbstractClassVar[bool]
+    """Whether `connected` lists the flip of every single site, in order of the sites: all ratios of
+    a row then come from one reference (`LocalUpdates.single_flips`)."""
 
     @abc.abstractmethod
     def diagonal(self, spins: Int8[Array, " n"]) -> Float[Array, ""]:

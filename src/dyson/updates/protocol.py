@@ -45,6 +45,10 @@ class LocalUpdates(eqx.Module):
     def log_psi(self, cache: Any) -> Inexact[Array, ""]:
         """log psi of the reference."""
 
+    @abc.abstractmethod
+    def spins(self, cache: Any) -> Int8[Array, " n_sites"]:
+        """The reference configuration."""
+
     def single_flips(self, model: eqx.Module, cache: Any) -> Inexact[Array, " n_sites"]:
         """Log-ratios of the flips of every single site of one reference."""
         sites = jnp.arange(model.n_sites, dtype=jnp.int32)[:, None]

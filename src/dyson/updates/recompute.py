@@ -43,6 +43,9 @@ class Recompute(LocalUpdates):
     def log_psi(self, cache: RecomputeCache) -> Inexact[Array, ""]:
         return cache.log_psi
 
+    def spins(self, cache: RecomputeCache) -> Int8[Array, " n_sites"]:
+        return cache.spins
+
     def single_flips(
         self, model: eqx.Module, cache: RecomputeCache
     ) -> Inexact[Array, " n_sites"]:

@@ -1,0 +1,88 @@
+"""Local energies E_loc(sigma) = H_ss + sum_s' H_ss' psi(s') / psi(s) of a batch of samples."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Inexact, Int8
+
+from dyson.abacus import Abacus
+from dyson.hamiltonians import Hamiltonian
+from dyson.updates import LocalUpdates, Recompute
+
+# Working memory for one chunk of samples.  A processor gains nothing from more than its caches
+# hold; an accelerator needs the parallelism.
+MEMORY_BUDGET = {"cpu": 32 * 2**20, "gpu": 4 * 2**30, "tpu": 4 * 2**30}
+
+
+def fastest_updates(model: eqx.Module) -> LocalUpdates:
+    """ABACUS where it is exact for the network, else the full forward pass."""
+    return Abacus() if Abacus.supports(model) else Recompute()
+
+
+def samples_per_chunk(updates: LocalUpdates, model: eqx.Module) -> int:
+    """How many samples fit the memory budget of the default device side by side."""
+    budget = MEMORY_BUDGET.get(jax.default_backend(), MEMORY_BUDGET["cpu"])
+    return max(1, budget // updates.bytes_per_sample(model))
+
+
+def in_chunks(function, batch: Array, chunk_size: int) -> Array:
+    """``vmap(function)(batch)`` with ``chunk_size`` examples at a time, in bounded memory.
+
+    The last chunk is filled up by repeating the first examples, so one program serves all chunks.
+    """
+    n = batch.shape[0]
+    chunk_size = min(chunk_size, n)
+    n_chunks = -(-n // chunk_size)
+    filled = jnp.concatenate([batch, batch[: n_chunks * chunk_size - n]])
+    chunks = filled.reshape(n_chunks, chunk_size, *batch.shape[1:])
+    out = jax.lax.map(jax.vmap(function), chunks)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:n], out)
+
+
+def local_energies(
+    hamiltonian: Hamiltonian,
+    model: eqx.Module,
+    spins: Int8[Array, "samples n_sites"],
+    *,
+    updates: LocalUpdates | None = None,
+    chunk_size: int | None = None,
+) -> Inexact[Array, " samples"]:
+    """Total local energies, shape (samples,), real for a real log psi and complex otherwise.
+
+    Each sample is one reference whose connected configurations share one cache: with ABACUS the
+    cost per connected element does not grow with the chain.  Ratios are evaluated in the precision
+    of the network, the sum over them in that of the Hamiltonian.
+
+    Arguments:
+      updates: how ratios are computed; ABACUS where it is exact for this network if not given.
+      chunk_size: samples evaluated side by side; if not given, as many as fit the memory budget
+        of the device (``dyson.local_energy.MEMORY_BUDGET``).
+    """
+    if spins.ndim != 2 or spins.shape[1] != hamiltonian.n_sites:
+        raise ValueError(
+            f"local_energies: expected spins of shape (samples, {hamiltonian.n_sites}), "
+            f"got {spins.shape}; write spins[None] for one configuration"
+        )
+    if getattr(model, "n_sites", hamiltonian.n_sites) != hamiltonian.n_sites:
+        raise ValueError(
+            f"local_energies: the Hamiltonian has {hamiltonian.n_sites} sites, "
+            f"the model {model.n_sites}"
+        )
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"local_energies: expected chunk_size >= 1, got {chunk_size}")
+    updates = fastest_updates(model) if updates is None else updates
+    chunk_size = samples_per_chunk(updates, model) if chunk_size is None else chunk_size
+
+    def energy(sample: Int8[Array, " n_sites"]) -> Inexact[Array, ""]:
+        sites, elements = hamiltonian.connected(sample)
+        cache = updates.init(model, sample)
+        if hamiltonian.flips_each_site:
+            log_ratios = updates.single_flips(model, cache)
+        else:
+            log_ratios = jax.vmap(lambda move: updates.propose(model, cache, move).log_ratio)(sites)
+        ratios = jnp.exp(log_ratios)
+        dtype = jnp.promote_types(ratios.dtype, elements.dtype)
+        moved = jnp.sum(elements.astype(dtype) * ratios.astype(dtype))
+        return hamiltonian.diagonal(sample).astype(dtype) + moved
+
+    return in_chunks(energy, spins, chunk_size)

@@ -1,0 +1,63 @@
+"""The protocol of all samplers: ``init`` and ``sample``, state in, state out."""
+
+import abc
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, Int8
+
+from dyson.spins import random_spins
+
+
+class SamplerState(eqx.Module):
+    """What the next call needs: one configuration per chain.
+
+    Amplitudes are not kept: every call evaluates them with the model it is given, so a parameter
+    step can never leave a stale one behind.
+    """
+
+    spins: Int8[Array, "n_chains n_sites"]
+
+
+class SamplerInfo(eqx.Module):
+    """What a person wants to see of one call."""
+
+    acceptance: Float[Array, " n_chains"]
+
+
+class Sampler(eqx.Module):
+    """Every chain has a random stream of its own, so results do not depend on how many chains run
+    side by side or on how many devices they are spread over."""
+
+    n_sites: eqx.AbstractVar[int]
+    n_chains: eqx.AbstractVar[int]
+
+    def init(self, key: jax.Array, model: eqx.Module) -> SamplerState:
+        """Independent fair spins."""
+        if getattr(model, "n_sites", self.n_sites) != self.n_sites:
+            raise ValueError(
+                f"{type(self).__name__}: the Hamiltonian has {self.n_sites} sites, "
+                f"the model {model.n_sites}"
+            )
+        return SamplerState(random_spins(key, (self.n_chains, self.n_sites)))
+
+    @abc.abstractmethod
+    def advance(
+        self, key: jax.Array, model: eqx.Module, spins: Int8[Array, " n_sites"]
+    ) -> tuple[Int8[Array, " n_sites"], Float[Array, ""]]:
+        """One chain from one sample to the next; also the fraction of accepted moves."""
+
+    def sample(
+        self, key: jax.Array, model: eqx.Module, state: SamplerState
+    ) -> tuple[SamplerState, SamplerInfo]:
+        """The next sample of every chain."""
+        keys = jax.random.split(key, state.spins.shape[0])
+        return self.sample_chains(keys, model, state)
+
+    def sample_chains(
+        self, keys: jax.Array, model: eqx.Module, state: SamplerState
+    ) -> tuple[SamplerState, SamplerInfo]:
+        """As :meth:`sample`, with the key of each chain: what runs on one of several devices."""
+        advance = jax.vmap(self.advance, in_axes=(0, None, 0))
+        spins, acceptance = advance(keys, model, state.spins)
+        return SamplerState(spins), SamplerInfo(acceptance)
