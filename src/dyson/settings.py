@@ -93,8 +93,25 @@ class Settings:
 
     steps: int = _setting(300, "Optimisation steps.", "Training", minimum=1)
     seed: int = _setting(0, "Seed of all random numbers.", "Training", minimum=0, maximum=2**32 - 1)
-    chains: int = _setting(1024, "Markov chains.", "Training", minimum=2)
-    learning_rate: float = _setting(0.05, "Length of a step.", "Training", above=0)
+    chains: int = _setting(256, "Markov chains.", "Training", minimum=2)
+    chain_length: int = _setting(4, "Samples of each chain per step.", "Training", minimum=1)
+    sweeps: int = _setting(1, "Sweeps between two samples of a chain.", "Training", minimum=1)
+    learning_rate: float = _setting(
+        0.05, "Factor on the natural-gradient step.", "Training", above=0
+    )
+    trust_region: float = _setting(
+        0.1,
+        "Longest step in the metric of the state; longer ones are shortened.",
+        "Training",
+        above=0,
+    )
+    shift: float = _setting(
+        1e-2,
+        "Diagonal shift of the metric at the start; falls tenfold every 40 steps.",
+        "Training",
+        above=0,
+    )
+    shift_floor: float = _setting(1e-4, "Smallest diagonal shift.", "Training", above=0)
     checkpoint_every: int = _setting(
         10, "Steps between checkpoints, which a killed run repeats at most.", "Training", minimum=1
     )

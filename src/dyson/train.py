@@ -1,0 +1,218 @@
+"""From settings to a trained state: what `dyson train` and `dyson resume` do, without the terminal.
+
+Nothing here prints; the caller watches through callbacks.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+
+from dyson import exact
+from dyson.hamiltonians import Hamiltonian, Ising
+from dyson.local_energy import local_energies
+from dyson.networks import DysonNet, SpinFlip
+from dyson.optimisers import minsr, sr
+from dyson.run import Record, RunDirectory
+from dyson.samplers import Metropolis, SamplerState
+from dyson.settings import Settings, SettingsError
+from dyson.statistics import estimate_mean, v_score
+from dyson.vmc import VMC, NonFiniteError
+
+# Steps in which the diagonal shift falls by a factor of ten: firm at first, sharp at the end.
+SHIFT_DECAY = 40
+
+
+class Problem(NamedTuple):
+    """What the settings describe, built."""
+
+    hamiltonian: Hamiltonian
+    vmc: VMC
+    initial_state: Callable[[], Any]
+    """The state before the first step; may be traced, to know the shapes alone."""
+
+
+def build(settings: Settings) -> Problem:
+    """Hamiltonian, network, sampler and optimiser of a run. Raises `SettingsError`."""
+    try:
+        hamiltonian = Ising(
+            settings.n_sites,
+            coupling=settings.coupling,
+            exponent=settings.exponent,
+            field=settings.field,
+            longitudinal=settings.longitudinal,
+            periodic=settings.periodic,
+            kac=settings.kac,
+        )
+
+        def network(key: jax.Array) -> eqx.Module:
+            model = DysonNet(
+                settings.n_sites,
+                features=settings.features,
+                depth=settings.depth,
+                modes=settings.modes,
+                kernel_size=settings.kernel_size,
+                hidden=settings.hidden,
+                token_size=settings.token_size,
+                mixer=settings.mixer,  # pyright: ignore[reportArgumentType]  (checked by Settings)
+                periodic=settings.periodic,
+                complex_head=settings.complex_head,
+                dtype=jnp.float32 if settings.precision == 32 else jnp.float64,
+                key=key,
+            )
+            projected = settings.project and hamiltonian.spin_flip_symmetric
+            return SpinFlip(model) if projected else model
+
+        sampler = Metropolis(hamiltonian, settings.chains, sweeps=settings.sweeps)
+        optimiser = _optimiser(settings, eqx.filter_eval_shape(network, jax.random.key(0)))
+        vmc = VMC(hamiltonian, sampler, optimiser, chain_length=settings.chain_length)
+    except (ValueError, TypeError) as error:
+        raise SettingsError(str(error)) from error
+
+    def initial_state():
+        model_key, state_key = jax.random.split(jax.random.key(settings.seed))
+        return vmc.init(state_key, network(model_key))
+
+    return Problem(hamiltonian, vmc, initial_state)
+
+
+def _optimiser(settings: Settings, model: eqx.Module) -> optax.GradientTransformationExtraArgs:
+    """Natural gradient with whichever of its two equal forms has the smaller matrix."""
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(model) if _is_parameter(leaf))
+    rows = settings.chains * settings.chain_length * (2 if settings.complex_head else 1)
+
+    def shift(count: jax.Array) -> jax.Array:
+        decayed = settings.shift * 10.0 ** (-count.astype(float) / SHIFT_DECAY)
+        return jnp.maximum(decayed, settings.shift_floor)
+
+    method = sr if parameters < rows else minsr
+    return method(settings.learning_rate, shift=shift, trust_region=settings.trust_region)
+
+
+def _is_parameter(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
+def start(run: RunDirectory, problem: Problem) -> Any:
+    """The state of a new run, saved as its first checkpoint."""
+    state = problem.initial_state()
+    run.save_state(state, 0)
+    return state
+
+
+def shapes(problem: Problem) -> Any:
+    """The state without its values, as a template for loading."""
+    return eqx.filter_eval_shape(problem.initial_state)
+
+
+def restore(run: RunDirectory, problem: Problem) -> Any:
+    """The state in the run's checkpoint; metrics of later steps are dropped, they come again."""
+    state = run.load_state(shapes(problem))
+    run.forget_after(int(state.step))
+    return state
+
+
+def train(
+    run: RunDirectory,
+    problem: Problem,
+    state: Any,
+    *,
+    on_step: Callable[[Record], None] = lambda record: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Any:
+    """Take steps until the number in the settings is reached or `stop()` is true.
+
+    Every step adds a line to the metrics; checkpoints are written as often as the settings say and
+    at the end, also when a value is not finite: then the last good state is saved and the
+    `NonFiniteError` goes on to the caller.
+    """
+    step = saved = int(state.step)
+    while step < run.settings.steps and not stop():
+        began = time.perf_counter()
+        try:
+            state, info = problem.vmc.step(state)
+        except NonFiniteError as error:
+            run.save_state(error.state, int(error.state.step))
+            run.forget_after(int(error.state.step))
+            raise
+        step = int(state.step)
+        record = {"step": step} | _numbers(info)
+        record["seconds"] = round(time.perf_counter() - began, 6)
+        run.append(record)
+        if step % run.settings.checkpoint_every == 0:
+            run.save_state(state, step)
+            saved = step
+        on_step(record)
+    if saved != step:
+        run.save_state(state, step)
+    return state
+
+
+def evaluate(problem: Problem, state: Any, *, batches: int, seed: int) -> Record:
+    """Energy of the trained network from fresh samples, compared with the exact value if known.
+
+    The chains start where training left them; each of the `batches` advances them once and gives
+    one local energy per chain.
+    """
+    samples = state.sampler
+    series, acceptance = [], []
+    for key in jax.random.split(jax.random.key(seed), batches):
+        samples, energies, accepted = _measure(problem.vmc, key, state.model, samples)
+        series.append(energies)
+        acceptance.append(accepted)
+    estimate = estimate_mean(jnp.stack(series, axis=1))
+    energy = jnp.real(estimate.mean)
+    infinity = problem.hamiltonian.trace_per_dimension.astype(energy.dtype)
+    record = _numbers(
+        {
+            "energy": energy,
+            "error": estimate.error,
+            "variance": estimate.variance,
+            "v_score": v_score(problem.hamiltonian.n_sites, energy, estimate.variance, infinity),
+            "tau": estimate.tau,
+            "r_hat": estimate.r_hat,
+            "acceptance": jnp.mean(jnp.stack(acceptance)),
+        }
+    )
+    record["samples"] = batches * len(samples.spins)
+    return record | compare(problem.hamiltonian, record)
+
+
+@eqx.filter_jit
+def _measure(vmc: VMC, key: jax.Array, model: eqx.Module, samples: SamplerState):
+    samples, info = vmc.sampler.sample(key, model, samples)
+    energies = local_energies(
+        vmc.hamiltonian, model, samples.spins, updates=vmc.updates, chunk_size=vmc.chunk_size
+    )
+    return samples, energies, info.acceptance
+
+
+def compare(hamiltonian: Hamiltonian, record: Record) -> Record:
+    """Energies per site, and the relative error where the exact energy is known."""
+    n_sites, energy, error = hamiltonian.n_sites, record["energy"], record["error"]
+    reference = exact.ground_energy(hamiltonian)
+    relative = None
+    if energy is not None and reference:
+        relative = abs(energy / reference - 1)
+    return {
+        "n_sites": n_sites,
+        "energy_per_site": None if energy is None else energy / n_sites,
+        "error_per_site": None if error is None else error / n_sites,
+        "exact_energy": reference,
+        "exact_energy_per_site": None if reference is None else reference / n_sites,
+        "relative_error": relative,
+    }
+
+
+def _numbers(values: Any) -> Record:
+    """Scalars of a table or a module by name, as plain numbers; None for what is not finite."""
+    if not isinstance(values, dict):
+        values = {f.name: getattr(values, f.name) for f in dataclasses.fields(values)}
+    numbers = {name: float(value) for name, value in values.items()}
+    return {name: x if math.isfinite(x) else None for name, x in numbers.items()}
