@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from dyson.hamiltonians import Hamiltonian
@@ -113,9 +113,8 @@ class VMC(eqx.Module):
         if self.warm_up:
             samples = _warm_up(self, warm_key, model, samples)
         parameters = eqx.filter(model, eqx.is_inexact_array)
-        return VMCState(
-            model, samples, self.optimiser.init(parameters), key, jnp.zeros((), jnp.int32)
-        )
+        optimiser = self.optimiser.init(parameters)
+        return _placed(VMCState(model, samples, optimiser, key, jnp.zeros((), jnp.int32)))
 
     def step(self, state: VMCState) -> tuple[VMCState, VMCInfo]:
         """One optimisation step; raises :class:`NonFiniteError` and keeps the state otherwise."""
@@ -182,7 +181,7 @@ def _step(vmc: VMC, state: VMCState) -> tuple[VMCState, VMCInfo, dict[str, Array
         "a derivative of log psi": jnp.all(jnp.isfinite(derivatives)),
         "the parameter step": jnp.isfinite(step_norm),
     }
-    return VMCState(model, samples, optimiser, key, state.step + 1), info, finite
+    return _placed(VMCState(model, samples, optimiser, key, state.step + 1)), info, finite
 
 
 @eqx.filter_jit
@@ -207,20 +206,17 @@ def _draw(
     return samples, jnp.swapaxes(spins, 0, 1), acceptance
 
 
-def over_chains(function) -> Any:
-    """Run ``function(keys, model, samples)`` on all devices, each with its share of the chains.
-
-    Falls back on one device when the chains cannot be shared equally.
-    """
+def over_chains(function):
+    """Run ``function(keys, model, samples)`` on all devices, each with its share of the chains."""
 
     def spread(keys: Array, model: eqx.Module, samples: SamplerState):
-        devices = jax.devices()
-        if len(devices) == 1 or keys.shape[0] % len(devices):
+        mesh = _mesh(keys.shape[0])
+        if mesh.size == 1:
             return function(keys, model, samples)
         arrays, static = eqx.partition(model, eqx.is_array)
         shared = jax.shard_map(
             lambda k, a, s: function(k, eqx.combine(a, static), s),
-            mesh=Mesh(np.array(devices), (CHAINS,)),
+            mesh=mesh,
             in_specs=(PartitionSpec(CHAINS), PartitionSpec(), PartitionSpec(CHAINS)),
             out_specs=PartitionSpec(CHAINS),
             check_vma=False,
@@ -228,3 +224,19 @@ def over_chains(function) -> Any:
         return shared(keys, arrays, samples)
 
     return spread
+
+
+def _mesh(n_chains: int) -> Mesh:
+    """All devices, or one where the chains cannot be shared equally."""
+    devices = np.array(jax.devices())
+    return Mesh(devices if n_chains % devices.size == 0 else devices[:1], (CHAINS,))
+
+
+def _placed(state: VMCState) -> VMCState:
+    """Chains on their devices, everything else on all: the same before and after every step, so
+    that one compiled program serves all steps."""
+    mesh = _mesh(state.sampler.spins.shape[0])
+    everywhere, by_chain = (NamedSharding(mesh, s) for s in (PartitionSpec(), PartitionSpec(CHAINS)))
+    samples = eqx.filter_shard(state.sampler, by_chain)
+    rest = eqx.filter_shard(eqx.tree_at(lambda s: s.sampler, state, None), everywhere)
+    return eqx.tree_at(lambda s: s.sampler, rest, samples, is_leaf=lambda x: x is None)

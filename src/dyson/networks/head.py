@@ -23,8 +23,11 @@ class LogCoshHead(eqx.Module):
 
     def __init__(self, features: int, hidden: int, *, complex_head: bool, dtype, key: jax.Array):
         parts = 2 if complex_head else 1
-        self.weight = jax.random.normal(key, (parts, hidden, features), dtype) / features**0.5
-        self.bias = jnp.zeros((parts, hidden), dtype)
+        weight_key, bias_key = jax.random.split(key)
+        shape = (parts, hidden, features)
+        self.weight = jax.random.normal(weight_key, shape, dtype) / features**0.5
+        bias = jax.random.normal(bias_key, (parts, hidden), dtype)
+        self.bias = bias.at[1:].set(0)  # no phases at the start
 
     def combine(self, parts: Float[Array, "parts hidden"]) -> Inexact[Array, " hidden"]:
         """Real and imaginary parts to one number per output."""
@@ -37,17 +40,19 @@ class LogCoshHead(eqx.Module):
         return jnp.sum(log_cosh(theta))
 
     def calibrated(self, pooled: Float[Array, "samples features"], spread: float) -> "LogCoshHead":
-        """Centre theta on the samples and scale it so that std(log psi) over them is ``spread``.
+        """Centre theta on the bias and scale it so that std(log psi) over the samples is ``spread``.
 
-        The spread grows monotonically with the scale; forty halvings of a logarithmic bracket
-        find it.
+        The biases stay of order one: around theta = 0 log cosh is quadratic, and the first steps
+        of natural gradient, which trust a linear model, would overshoot many times.  Forty
+        halvings of a logarithmic bracket find the scale.
         """
         centred = jnp.einsum("phd,sd->sph", self.weight, pooled - jnp.mean(pooled, 0))
         theta = jax.vmap(self.combine)(centred)
 
         def spread_at(log_scale: Array) -> Array:
             scale = jnp.exp(log_scale).astype(theta.dtype)
-            return jnp.std(jax.vmap(self.log_amplitude)(scale * theta))
+            shifted = scale * theta + self.combine(self.bias)
+            return jnp.std(jax.vmap(self.log_amplitude)(shifted))
 
         def halve(_, bracket):
             low, high = bracket
@@ -58,5 +63,5 @@ class LogCoshHead(eqx.Module):
         bracket = (jnp.asarray(-12.0, pooled.dtype), jnp.asarray(8.0, pooled.dtype))
         low, high = jax.lax.fori_loop(0, 40, halve, bracket)
         weight = self.weight * jnp.exp((low + high) / 2)
-        bias = -weight @ jnp.mean(pooled, 0)
+        bias = self.bias - weight @ jnp.mean(pooled, 0)
         return eqx.tree_at(lambda head: (head.weight, head.bias), self, (weight, bias))
