@@ -7,26 +7,37 @@ and leaves the configuration of jax alone.
 from dyson import checkpoint, exact, statistics
 from dyson.abacus import Abacus
 from dyson.hamiltonians import Hamiltonian, Ising
+from dyson.jacobian import log_derivatives
 from dyson.local_energy import local_energies
+from dyson.mixers import S4D, Mixer, RealPoles
 from dyson.networks import DysonNet, SpinFlip
 from dyson.optimisers import minsr, sr
-from dyson.samplers import Metropolis
-from dyson.updates import Recompute
-from dyson.vmc import VMC, NonFiniteError
+from dyson.samplers import Metropolis, Sampler
+from dyson.updates import LocalUpdates, Proposal, Recompute
+from dyson.vmc import VMC, NonFiniteError, VMCInfo, VMCState
 
 __all__ = [
+    "S4D",
     "VMC",
     "Abacus",
     "DysonNet",
     "Hamiltonian",
     "Ising",
+    "LocalUpdates",
     "Metropolis",
+    "Mixer",
     "NonFiniteError",
+    "Proposal",
+    "RealPoles",
     "Recompute",
+    "Sampler",
     "SpinFlip",
+    "VMCInfo",
+    "VMCState",
     "checkpoint",
     "exact",
     "local_energies",
+    "log_derivatives",
     "minsr",
     "sr",
     "statistics",

@@ -11,6 +11,8 @@ from dyson.mixers.base import Mixer, decay_lengths
 # Slowest decay per token.  A wave that lasts 10^4 tokens is a constant on any chain in reach, and
 # the floor keeps the ring's 1 / (1 - lambda^T) finite in float32.
 SLOWEST = 1e-4
+# Beyond exp(4) per token a wave is gone before the next one, also in float64.
+FASTEST_LOG = 4.0
 
 
 class S4D(Mixer):
@@ -37,7 +39,8 @@ class S4D(Mixer):
         self.local = jax.random.normal(local_key, (features,), dtype)
 
     def _rate(self) -> Array:
-        return jax.lax.complex(-jnp.exp(self.log_decay) - SLOWEST, self.wave)
+        decay = jnp.exp(jnp.minimum(self.log_decay, FASTEST_LOG)) + SLOWEST
+        return jax.lax.complex(-decay, self.wave)
 
     def exponentials(self) -> SumOfExponentials:
         rate = self._rate()

@@ -1,0 +1,192 @@
+"""Theorem 1: local updates are exact, and their cost does not know the size of the chain."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from random_networks import distance_on_the_circle, random_network
+
+from dyson import Abacus, DysonNet, Recompute, SpinFlip
+from dyson.abacus.windows import Chain
+from dyson.spins import flip, random_spins
+
+
+@eqx.filter_jit
+def every_way(updates, model, spins, moves):
+    """Ratios of single flips three ways: all at once, one by one, and by the whole network."""
+    cache = updates.init(model, spins)
+    together = updates.single_flips(model, cache)
+    one_by_one = jax.vmap(lambda move: updates.propose(model, cache, move).log_ratio)(moves)
+    before = model(spins)
+    direct = jax.vmap(lambda move: model(flip(spins, move)) - before)(moves)
+    return together, one_by_one, direct
+
+
+def single(n_sites):
+    return jnp.arange(n_sites, dtype=jnp.int32)[:, None]
+
+
+# Sizes: smaller than the window, odd, and larger; up to 16 tokens compile quickly.
+SIZES = {1: (1, 2, 7, 64), 2: (6, 14), 4: (4, 12, 64)}
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("periodic", [True, False])
+@pytest.mark.parametrize("complex_head", [False, True])
+@pytest.mark.parametrize(
+    "token_size, n_sites", [(b, n) for b, sizes in SIZES.items() for n in sizes]
+)
+def test_every_flip_is_exact(depth, periodic, complex_head, token_size, n_sites):
+    mixer = ["s4d", "real"][n_sites % 2]
+    model = random_network(
+        n_sites, seed=depth, depth=depth, periodic=periodic, complex_head=complex_head,
+        token_size=token_size, mixer=mixer,
+    )
+    spins = random_spins(jax.random.key(n_sites), n_sites)
+    together, one_by_one, direct = every_way(Abacus(), model, spins, single(n_sites))
+    assert float(jnp.max(jnp.abs(direct))) > 1e-2  # the flips do something
+    assert float(jnp.max(distance_on_the_circle(together, direct))) < 1e-10
+    assert float(jnp.max(distance_on_the_circle(one_by_one, direct))) < 1e-10
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+@pytest.mark.parametrize("kernel_size", [1, 5, 7])
+def test_kernel_widths(kernel_size, periodic):
+    for n_sites in (5, 23):
+        model = random_network(n_sites, kernel_size=kernel_size, periodic=periodic)
+        spins = random_spins(jax.random.key(1), n_sites)
+        together, one_by_one, direct = every_way(Abacus(), model, spins, single(n_sites))
+        np.testing.assert_allclose(together, direct, atol=1e-10)
+        np.testing.assert_allclose(one_by_one, direct, atol=1e-10)
+
+
+@pytest.mark.parametrize("mixer", ["s4d", "real"])
+def test_waves_that_hardly_decay(mixer):
+    model = random_network(20, mixer=mixer)
+    where = (lambda b: b.mixer.log_decay) if mixer == "s4d" else (lambda b: b.mixer.raw_poles)
+    slow = -20.0 if mixer == "s4d" else 20.0
+    blocks = tuple(eqx.tree_at(where, b, jnp.full_like(where(b), slow)) for b in model.blocks)
+    if mixer == "real":  # bounded response, as in the initial weights
+        blocks = tuple(eqx.tree_at(lambda b: b.mixer.weights, b, b.mixer.weights * 1e-4)
+                       for b in blocks)
+    model = eqx.tree_at(lambda m: m.blocks, model, blocks)
+    assert float(jnp.max(jnp.abs(blocks[0].mixer.exponentials().poles))) > 0.9998
+    spins = random_spins(jax.random.key(2), 20)
+    together, _, direct = every_way(Abacus(), model, spins, single(20))
+    np.testing.assert_allclose(together, direct, atol=1e-10 * float(jnp.max(jnp.abs(direct)) + 1))
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+@pytest.mark.parametrize("token_size", [1, 2])
+def test_several_flips_inside_a_span(token_size, periodic):
+    """Any set of flips in neighbouring tokens, around the origin of a ring too."""
+    n_sites, span = 12, 3
+    model = random_network(n_sites, token_size=token_size, periodic=periodic)
+    spins = random_spins(jax.random.key(3), n_sites)
+    rng = np.random.default_rng(0)
+    n_tokens = n_sites // token_size
+    moves = []
+    for base in range(n_tokens if periodic else n_tokens - span + 1):
+        inside = (base * token_size + np.arange(span * token_size)) % n_sites
+        chosen = rng.choice(inside, size=rng.integers(1, 4), replace=False)
+        moves.append(np.pad(chosen, (0, 3 - len(chosen)), constant_values=-1))
+    _, ratios, direct = every_way(
+        Abacus(span=span), model, spins, jnp.asarray(np.array(moves), jnp.int32)
+    )
+    np.testing.assert_allclose(ratios, direct, atol=1e-10)
+
+
+def test_a_move_that_does_not_fit_is_not_answered():
+    for periodic in (True, False):
+        model = random_network(10, periodic=periodic)
+        updates = Abacus(span=2)
+        cache = updates.init(model, random_spins(jax.random.key(0), 10))
+        far = updates.propose(model, cache, jnp.array([1, 6], jnp.int32)).log_ratio
+        ends = updates.propose(model, cache, jnp.array([0, 9], jnp.int32)).log_ratio
+        assert bool(jnp.isnan(far)) and bool(jnp.isnan(ends)) != periodic
+
+
+@pytest.mark.parametrize("complex_head", [False, True])
+@pytest.mark.parametrize("updates", [Abacus(), Recompute()])
+def test_projected_network(updates, complex_head):
+    model = SpinFlip(random_network(9, complex_head=complex_head))
+    spins = random_spins(jax.random.key(4), 9)
+    together, one_by_one, direct = every_way(updates, model, spins, single(9))
+    assert float(jnp.max(distance_on_the_circle(together, direct))) < 1e-10
+    assert float(jnp.max(distance_on_the_circle(one_by_one, direct))) < 1e-10
+
+
+@pytest.mark.parametrize("updates", [Abacus(), Recompute()])
+@pytest.mark.parametrize("projected", [False, True])
+def test_commit_is_init_of_the_flipped_configuration(updates, projected):
+    model = random_network(8)
+    model = SpinFlip(model) if projected else model
+    spins = random_spins(jax.random.key(5), 8)
+    sites = jnp.array([3], jnp.int32)
+
+    @eqx.filter_jit
+    def both(model, spins):
+        cache = updates.init(model, spins)
+        proposal = updates.propose(model, cache, sites)
+        return updates.commit(model, cache, proposal), updates.init(model, flip(spins, sites)), cache
+
+    committed, fresh, cache = both(model, spins)
+    for a, b in zip(jax.tree.leaves(committed), jax.tree.leaves(fresh), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+    assert bool(jnp.all(updates.spins(cache) == spins))
+    assert float(abs(updates.log_psi(cache) - model(spins))) < 1e-12
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("periodic", [True, False])
+@pytest.mark.parametrize("token_size, complex_head", [(1, False), (4, True)])
+def test_operations_of_propose_do_not_grow(depth, periodic, token_size, complex_head):
+    def operations(n_tokens):
+        n_sites = n_tokens * token_size
+        make = lambda: DysonNet(  # noqa: E731
+            n_sites, depth=depth, periodic=periodic, token_size=token_size,
+            complex_head=complex_head, key=jax.random.key(0),
+        )
+        model = eqx.filter_eval_shape(make)
+        updates = Abacus()
+        spins = jax.ShapeDtypeStruct((n_sites,), jnp.int8)
+        cache = eqx.filter_eval_shape(updates.init, model, spins)
+        arrays, static = eqx.partition(model, lambda x: isinstance(x, jax.ShapeDtypeStruct))
+
+        def ratio(arrays, cache, sites):
+            return updates.propose(eqx.combine(arrays, static), cache, sites).log_ratio
+
+        lowered = jax.jit(ratio).lower(arrays, cache, jax.ShapeDtypeStruct((1,), jnp.int32))
+        analysis = lowered.compile().cost_analysis()
+        return analysis["flops"], analysis["transcendentals"]
+
+    small, large = operations(64), operations(4096)
+    assert small == large and small[0] > 1000
+
+
+def test_single_precision_is_close():
+    model = random_network(50, dtype=jnp.float32, features=16, hidden=8)
+    spins = random_spins(jax.random.key(6), 50)
+    together, _, direct = every_way(Abacus(), model, spins, single(50))
+    assert together.dtype == jnp.float32
+    assert float(jnp.max(jnp.abs(together - direct))) < 1e-3
+
+
+def test_windows_count_each_token_once():
+    ring, chain = Chain(4, True), Chain(4, False)
+    assert chain.dilate((0,), 2) == (-2, -1, 0, 1, 2)
+    assert ring.dilate((0,), 2) == (-1, 0, 1, 2)
+    assert Chain(1, True).dilate((0,), 1) == (0,)
+    assert [ring.offset(o) for o in (-2, -1, 0, 1, 2, 3)] == [2, -1, 0, 1, 2, -1]
+
+
+def test_misuse_is_named():
+    deep = eqx.filter_eval_shape(lambda: DysonNet(8, depth=3, key=jax.random.key(0)))
+    with pytest.raises(ValueError, match="depth 1 or 2, got 3; use dyson.Recompute"):
+        Abacus().init(deep, jnp.ones(8, jnp.int8))
+    with pytest.raises(TypeError, match="expected a DysonNet or SpinFlip"):
+        Abacus().init(eqx.nn.Identity(), jnp.ones(8, jnp.int8))
+    with pytest.raises(ValueError, match="span >= 1, got 0"):
+        Abacus(span=0).init(random_network(4), jnp.ones(4, jnp.int8))
+    assert not Abacus.supports(deep) and not Abacus.supports(eqx.nn.Identity())

@@ -1,0 +1,136 @@
+"""The network against its equations, written out token by token."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from random_networks import distance_on_the_circle, random_network
+
+from dyson import DysonNet, SpinFlip
+from dyson.networks.head import log_cosh
+from dyson.spins import random_spins
+
+
+def by_the_equations(model, spins):
+    """log psi with explicit sums over tokens and pairs of tokens, in numpy."""
+    n, size, periodic = model.n_tokens, model.token_size, model.periodic
+    silu = lambda x: x / (1 + np.exp(-x))  # noqa: E731
+    phi, h = [], []
+    for t in range(n):
+        bits = (np.asarray(spins[t * size : (t + 1) * size]) < 0).astype(int)
+        pattern = int("".join(map(str, bits)), 2)
+        phi.append(np.asarray(model.embed_local)[:, pattern])
+        h.append(np.asarray(model.embed_linear)[:, pattern])
+    for raw in model.blocks:
+        block = jax.tree.map(np.asarray, raw)
+        features = block.features
+        modes = raw.mixer.exponentials()
+        weights, poles = np.asarray(modes.weights), np.asarray(modes.poles)
+        a, gate = [], []
+        for p in phi:
+            centred = p - p.mean()
+            normed = centred / np.sqrt((centred**2).mean() + 1e-6)
+            both = block.dense @ (normed * block.norm_scale + block.norm_shift) + block.dense_bias
+            a.append(both[:features])
+            gate.append(silu(both[features:]))
+        c = []
+        for t in range(n):
+            total = np.array(block.taps_bias)
+            for tap in range(-block.reach, block.reach + 1):
+                if periodic or 0 <= t + tap < n:
+                    total = total + block.taps[:, tap + block.reach] * a[(t + tap) % n]
+            c.append(silu(total))
+        u = [block.mix_in @ ((h[t] - block.act_shift) * block.act_scale) + c[t] for t in range(n)]
+        y = []
+        for i in range(n):
+            total = block.mixer.local * u[i]
+            for j in range(n):
+                r = abs(i - j)
+                waves = poles**r
+                if periodic:
+                    waves = (poles**r + poles ** (n - r)) / (1 - poles**n)
+                total = total + (weights * waves).sum(1).real * u[j]
+            y.append(total)
+        h = [h[t] + gate[t] * (block.mix_out @ y[t]) for t in range(n)]
+        phi = [phi[t] + c[t] for t in range(n)]
+    pooled = np.sqrt(n) * np.mean(h, axis=0)
+    weight, bias = np.asarray(model.head.weight), np.asarray(model.head.bias)
+    theta = weight @ pooled + bias
+    theta = theta[0] if len(theta) == 1 else theta[0] + 1j * theta[1]
+    return np.log(np.cosh(theta)).sum()
+
+
+@pytest.mark.parametrize("mixer", ["s4d", "real"])
+@pytest.mark.parametrize("periodic", [True, False])
+@pytest.mark.parametrize("n_sites, token_size, kernel_size, complex_head", [
+    (1, 1, 3, False), (7, 1, 3, True), (8, 2, 5, False), (8, 4, 3, False),
+])
+def test_forward_pass(mixer, periodic, n_sites, token_size, kernel_size, complex_head):
+    model = random_network(
+        n_sites, seed=n_sites, token_size=token_size, kernel_size=kernel_size,
+        complex_head=complex_head, mixer=mixer, periodic=periodic,
+    )
+    apply = eqx.filter_jit(model)
+    for key in range(3):
+        spins = random_spins(jax.random.key(key), n_sites)
+        expected = by_the_equations(model, spins)
+        assert float(distance_on_the_circle(apply(spins), expected)) < 1e-10
+
+
+def test_log_cosh_is_stable_and_even():
+    x = jnp.array([0.0, 1e-9, 0.3, -2.0, 700.0, -1e4])
+    np.testing.assert_allclose(log_cosh(x), np.logaddexp(x, -x) - np.log(2), rtol=1e-13, atol=1e-16)
+    z = jnp.array([0.3 - 0.4j, -0.2 + 1.1j])
+    np.testing.assert_allclose(np.exp(log_cosh(z)), np.cosh(z), rtol=1e-13)
+
+
+@pytest.mark.parametrize("complex_head", [False, True])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_start_is_calibrated(complex_head, dtype):
+    model = DysonNet(64, complex_head=complex_head, dtype=dtype, key=jax.random.key(3))
+    assert {x.dtype for x in jax.tree.leaves(model)} == {jnp.dtype(dtype)}
+    spins = random_spins(jax.random.key(4), (2000, 64))
+    assert 0.05 < float(jnp.std(eqx.filter_jit(jax.vmap(model.__call__))(spins))) < 0.2
+
+
+def test_translation_and_global_flip():
+    model = random_network(8, periodic=True)
+    spins = random_spins(jax.random.key(0), 8)
+    assert abs(float(model(spins) - model(jnp.roll(spins, 3)))) < 1e-12
+    assert abs(float(model(spins) - model(-spins))) > 1e-3
+    even = SpinFlip(model)
+    assert float(even(spins)) == float(even(-spins))
+    mean = 0.5 * (np.exp(float(model(spins))) + np.exp(float(model(-spins))))
+    assert abs(np.exp(float(even(spins))) / mean - 1) < 1e-12
+
+
+def test_one_compiled_program_per_shape():
+    traces = []
+
+    @eqx.filter_jit
+    def apply(model, spins):
+        traces.append(1)
+        return model(spins)
+
+    for seed in range(3):
+        apply(random_network(6, seed=seed), random_spins(jax.random.key(seed), 6))
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"n_sites": 0}, "n_sites >= 1, got 0"),
+    ({"kernel_size": 4}, "odd kernel_size >= 1, got 4"),
+    ({"token_size": 3}, "token_size 1, 2 or 4, got 3"),
+    ({"n_sites": 7, "token_size": 2}, "multiple of token_size=2, got 7"),
+    ({"mixer": "s5"}, "mixer in \\['real', 's4d'\\], got 's5'"),
+    ({"depth": 0}, "depth >= 1, got 0"),
+])
+def test_misuse_is_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        DysonNet(**({"n_sites": 8, "key": jax.random.key(0)} | options))
+
+
+def test_wrong_spins_are_named():
+    with pytest.raises(ValueError, match="shape \\(6,\\), got \\(2, 6\\); use jax.vmap"):
+        random_network(6)(jnp.ones((2, 6), jnp.int8))
