@@ -1,9 +1,27 @@
 """Sums of exponentials and hierarchical off-diagonal low-rank matrices."""
 
+from hodlr.algebra import CompressInfo as CompressInfo
+from hodlr.algebra import add as add
+from hodlr.algebra import add_diagonal as add_diagonal
+from hodlr.algebra import compress as compress
+from hodlr.algebra import frobenius_norm as frobenius_norm
+from hodlr.algebra import hadamard as hadamard
+from hodlr.algebra import low_rank_update as low_rank_update
+from hodlr.algebra import matmul as matmul
+from hodlr.algebra import norm_estimate as norm_estimate
+from hodlr.algebra import scale as scale
+from hodlr.algebra import subtract as subtract
 from hodlr.band import product_band as product_band
 from hodlr.build import from_dense as from_dense
 from hodlr.build import from_exponentials as from_exponentials
+from hodlr.direct import SolveInfo as SolveInfo
+from hodlr.direct import factorise as factorise
+from hodlr.direct import slogdet as slogdet
+from hodlr.direct import solve as solve
+from hodlr.direct import solve_with_info as solve_with_info
 from hodlr.exponentials import SumOfExponentials as SumOfExponentials
+from hodlr.factor import AbstractFactorisation as AbstractFactorisation
+from hodlr.factor import Inverse as Inverse
 from hodlr.matrix import HODLR as HODLR
 from hodlr.sampling import BuildInfo as BuildInfo
 from hodlr.sampling import from_entries as from_entries

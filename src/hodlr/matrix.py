@@ -68,8 +68,7 @@ class HODLR(eqx.Module):
         cols = tuple(clear(level, a) for level, a in enumerate(self.cols))
         return HODLR(leaves, rows, cols, tree)
 
-    # -- products with vectors
-    # -------------------------------------------------------------------------
+    # Products with vectors
 
     def __matmul__(self, x: Any) -> Any:
         """H @ x for x (n,) or (n, k): O(n·(leaf_size + Σ ranks)) per column."""
@@ -145,8 +144,7 @@ class HODLR(eqx.Module):
     def trace(self) -> Array:
         return jnp.sum(self.diagonal())
 
-    # -- algebra
-    # ---------------------------------------------------------------------------------------
+    # Algebra
 
     @property
     def T(self) -> "HODLR":

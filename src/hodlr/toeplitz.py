@@ -170,8 +170,7 @@ class ExponentialToeplitz(eqx.Module):
         """Numbers of modes below and above the diagonal."""
         return self.lower.modes, self.upper.modes
 
-    # -- entries
-    # ---------------------------------------------------------------------------------------
+    # Entries
 
     def entries(self, i: ArrayLike, j: ArrayLike) -> Array:
         """A[i, j] for integer index arrays that broadcast; O(modes) each."""
@@ -204,8 +203,7 @@ class ExponentialToeplitz(eqx.Module):
             column, row, zero = self.lower(lags), self.upper(lags), jnp.zeros(1, self.dtype)
         return jnp.concatenate([zero, column]), jnp.concatenate([jnp.zeros_like(zero), row])
 
-    # -- products with vectors
-    # -------------------------------------------------------------------------
+    # Products with vectors
 
     def _times_diagonal(self, x: Array) -> Array:
         return (
@@ -253,8 +251,7 @@ class ExponentialToeplitz(eqx.Module):
             return self.matvec_scan(x)
         return self.matvec_fft(x)
 
-    # -- algebra
-    # ---------------------------------------------------------------------------------------
+    # Algebra
 
     @property
     def T(self) -> "ExponentialToeplitz":
