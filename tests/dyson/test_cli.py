@@ -91,6 +91,21 @@ def test_train_reports_its_energy_and_keeps_everything(finished):
     assert all(part in lines[-1] for part in ["6/6  E/N -", " ± ", "V ", "accepted ", "R̂ ", "left"])
 
 
+def test_a_chain_without_symmetry_and_with_more_samples_than_parameters(tmp_path):
+    chain = ["--open", "--longitudinal", "0.3", "--exponent", "2", "--kac", "--token-size", "2"]
+    network = ["--complex-head", "--mixer", "real", "--precision", "64"]
+    directory = tmp_path / "run"
+    code, out, _ = dyson(
+        "train", "-d", directory, *TINY, *chain, *network, "--chains", 128, "--steps", 20, "--json"
+    )
+    assert code == 0
+    result = json.loads(out)
+    hamiltonian = Ising(6, longitudinal=0.3, exponent=2, kac=True, periodic=False)
+    assert result["exact_energy"] == exact.ground_energy(hamiltonian)
+    first, last = (metrics(directory)[i]["energy"] - result["exact_energy"] for i in (0, -1))
+    assert abs(last) < 0.2 * abs(first)
+
+
 def test_evaluate_leaves_the_run_alone(finished):
     directory, _ = finished
     before = contents(directory)

@@ -95,7 +95,7 @@ def test_an_empty_directory_may_be_used_and_any_other_is_left_alone(tmp_path):
         ('{"format": "dyson-run", "version": 1}', "config.json is not valid: the settings are not"),
         (
             '{"format": "dyson-run", "version": 1, "settings": {"n_sites": 3}}',
-            "config.json is not valid: missing setting chains, ",
+            "config.json is not valid: missing setting chain_length, chains, ",
         ),
         (
             '{"format": "dyson-run", "version": 1, "settings": {"colour": 3}}',
