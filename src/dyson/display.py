@@ -4,7 +4,7 @@ import math
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dyson.run import Record
 from dyson.settings import Settings
@@ -20,11 +20,10 @@ class Display:
         self._every = max(1, settings.steps // _LINES_WITHOUT_TERMINAL)
         self._progress = Progress(
             TextColumn("{task.completed}/{task.total}"),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=8),  # all fits in the 80 columns of a plain terminal
             TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
             console=console,
             disable=not console.is_terminal,
         )
@@ -88,7 +87,7 @@ def _figures(record: Record, n_sites: int) -> str:
         [
             f"E/N {uncertain(energy and energy / n_sites, error and error / n_sites)}",
             f"V {_short(record['v_score'])}",
-            f"accepted {_short(record['acceptance'], '.0%')}",
+            f"acc {_short(record['acceptance'], '.0%')}",
             f"R̂ {_short(record['r_hat'], '.2f')}",
         ]
     )
