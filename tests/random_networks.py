@@ -3,30 +3,47 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from dyson import DysonNet
+from dyson import DysonNet, RealPoles
 
 
 def random_network(n_sites, seed=0, **options) -> DysonNet:
-    """A small DysonNet in which every parameter has been moved by a normal number."""
+    """A small DysonNet in which every parameter is a normal number of order one.
+
+    Only the shapes are traced, so that making one compiles nothing.
+    """
     options = {"features": 4, "hidden": 2, "modes": 2} | options
-    model = DysonNet(n_sites, key=jax.random.key(seed), **options)
-    parameters, static = eqx.partition(model, eqx.is_inexact_array)
-    leaves, structure = jax.tree.flatten(parameters)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    # each tensor keeps unit gain: matrices are divided by the root of their width
-    moved = [
-        leaf + jax.random.normal(k, leaf.shape, leaf.dtype) / max(leaf.shape[-1], 1) ** 0.5
-        for k, leaf in zip(keys, leaves, strict=True)
-    ]
-    return eqx.combine(jax.tree.unflatten(structure, moved), static)
+    shapes = eqx.filter_eval_shape(lambda key: DysonNet(n_sites, key=key, **options), _key())
+    rng = np.random.default_rng(seed)
+
+    def draw(path, shape):
+        # matrices have unit gain; scales of the two normalisations scatter around one
+        numbers = rng.normal(size=shape.shape) / max(shape.shape[-1], 1) ** 0.5
+        around = 1.0 if "scale" in jax.tree_util.keystr(path) else 0.0
+        return jnp.asarray(around + numbers, shape.dtype)
+
+    arrays, static = eqx.partition(shapes, lambda x: isinstance(x, jax.ShapeDtypeStruct))
+    model = eqx.combine(jax.tree_util.tree_map_with_path(draw, arrays), static)
+    return eqx.tree_at(lambda m: m.blocks, model, tuple(map(_bounded_response, model.blocks)))
+
+
+def _key():
+    return jax.random.key(0)
+
+
+def _bounded_response(block):
+    """Slow real modes must not amplify: their response to a uniform input is weight / (1 - |pole|)."""
+    if not isinstance(block.mixer, RealPoles):
+        return block
+    damping = 1 - jnp.abs(jnp.tanh(block.mixer.raw_poles))
+    return eqx.tree_at(lambda b: b.mixer.weights, block, block.mixer.weights * damping)
 
 
 def distance_on_the_circle(a, b):
     """|a - b| of logarithms: the imaginary part counts modulo 2 pi."""
-    difference = jnp.asarray(a - b)
-    if jnp.issubdtype(difference.dtype, jnp.complexfloating):
-        turn = 2 * jnp.pi
-        phase = (difference.imag + jnp.pi) % turn - jnp.pi
-        return jnp.abs(jax.lax.complex(difference.real, phase))
-    return jnp.abs(difference)
+    difference = np.asarray(a) - np.asarray(b)
+    if np.iscomplexobj(difference):
+        phase = (difference.imag + np.pi) % (2 * np.pi) - np.pi
+        difference = difference.real + 1j * phase
+    return np.abs(difference)
