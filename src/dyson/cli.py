@@ -5,6 +5,7 @@ sentence and exit code 2; a run that had to stop ends with exit code 1 and can b
 """
 
 import contextlib
+import dataclasses
 import inspect
 import json
 import signal
@@ -28,7 +29,7 @@ except ModuleNotFoundError as missing:
         f"The command line needs {missing.name}: pip install 'dyson[terminal]' brings it."
     ) from None
 
-from dyson import checkpoint, exact
+from dyson import checkpoint
 from dyson.run import Record, RunDirectory, RunError
 from dyson.settings import Settings, SettingsError, option_of
 from dyson.train import Problem, build, evaluate, restore, shapes, start, train
@@ -47,6 +48,18 @@ ExistingRun = Annotated[Path, typer.Argument(help="Directory of an existing run.
 Batches = Annotated[
     int, typer.Option(min=1, help="Sweeps of all chains that the final estimate averages.")
 ]
+
+# Settings that do not shape the state, so that a resumed run may change them.
+CHANGEABLE = (
+    "steps",
+    "chain_length",
+    "sweeps",
+    "learning_rate",
+    "trust_region",
+    "shift",
+    "shift_floor",
+    "checkpoint_every",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,10 +85,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(sentence, 2) if sentence else 2
 
 
-def _settings_options(function: Callable) -> Callable:
-    """Give a command one option per setting, from the table in `dyson.settings`."""
+def _settings_options(names: Sequence[str], *, optional: bool = False) -> Callable:
+    """Give a command one option per setting, from the table in `dyson.settings`.
+
+    With `optional`, an option that is not given is None instead of the default of the setting.
+    """
+    kinds = get_type_hints(Settings)
     options = []
-    for name, kind in get_type_hints(Settings).items():
+    for name in names:
         option = option_of(name)
         flag = option.flags or "--" + name.replace("_", "-")
         accepted = option.range()
@@ -83,9 +100,9 @@ def _settings_options(function: Callable) -> Callable:
             inspect.Parameter(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
-                default=Settings.__dataclass_fields__[name].default,
+                default=None if optional else getattr(Settings, name),
                 annotation=Annotated[
-                    kind,
+                    kinds[name] | None if optional else kinds[name],
                     typer.Option(
                         flag,
                         help=option.help + (f" ({accepted})" if accepted else ""),
@@ -94,15 +111,19 @@ def _settings_options(function: Callable) -> Callable:
                 ],
             )
         )
-    signature = inspect.signature(function)
-    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    function.__signature__ = signature.replace(parameters=own + options)  # pyright: ignore
-    function.__annotations__ = {p.name: p.annotation for p in own + options}
-    return function
+
+    def decorate(function: Callable) -> Callable:
+        signature = inspect.signature(function)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        function.__signature__ = signature.replace(parameters=own + options)  # pyright: ignore
+        function.__annotations__ = {p.name: p.annotation for p in own + options}
+        return function
+
+    return decorate
 
 
 @app.command("train")
-@_settings_options
+@_settings_options([field.name for field in dataclasses.fields(Settings)])
 def train_command(
     *,
     directory: Annotated[
@@ -121,27 +142,28 @@ def train_command(
 
 
 @app.command("resume")
+@_settings_options(CHANGEABLE, optional=True)
 def resume_command(
     directory: ExistingRun,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="New total number of steps, to train further.")
-    ] = None,
+    *,
     batches: Batches = 16,
     as_json: JsonFlag = False,
+    **values: Any,
 ) -> int:
-    """Continue a run from its checkpoint, bit for bit as if it had not stopped."""
+    """Continue a run from its checkpoint, bit for bit as if it had not stopped.
+
+    The options change settings from here on, for instance to train further (--steps) or to get past
+    a step that failed (a smaller --learning-rate, a larger --shift-floor, a larger --chain-length).
+    """
     run = RunDirectory.open(directory)
+    changes = {name: value for name, value in values.items() if value is not None}
+    settings = dataclasses.replace(run.settings, **changes)
     saved = run.saved_step()
-    total = steps or run.settings.steps
-    if total <= saved:
-        raise RunError(
-            f"{directory} has taken {saved} steps already; give --steps a larger number"
-        )
-    problem = build(run.settings)
+    if settings.steps <= saved:
+        raise RunError(f"{directory} has taken {saved} steps already; give --steps a larger number")
+    problem = build(settings)
     state = restore(run, problem)
-    if total != run.settings.steps:
-        run = run.extend(total)
-    return _carry_on(run, problem, state, batches, as_json)
+    return _carry_on(run.change(**changes), problem, state, batches, as_json)
 
 
 @app.command("evaluate")
@@ -208,7 +230,7 @@ def _draw(run: RunDirectory, problem: Problem, file: Path) -> None:
     plotting.convergence(
         *columns,
         n_sites=run.settings.n_sites,
-        exact=exact.ground_energy(problem.hamiltonian),
+        exact=problem.exact_energy,
         figure=figure,
     )
     try:

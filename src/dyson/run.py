@@ -1,6 +1,6 @@
 """The directory that holds a training run.
 
-    config.json       the settings, written once
+    config.json       the settings, and what was changed when the run was resumed
     metrics.jsonl     one line per step
     checkpoint.npz    the state after some step; the run continues from it bit for bit
     result.json       the final estimate, once the run is complete
@@ -36,6 +36,8 @@ class RunDirectory:
 
     path: Path
     settings: Settings
+    changes: tuple[dict[str, Any], ...] = ()
+    """What was changed when the run was resumed, and after which step."""
 
     @classmethod
     def create(cls, path: str | os.PathLike, settings: Settings) -> "RunDirectory":
@@ -49,7 +51,7 @@ class RunDirectory:
         if occupied:
             raise RunError(f"{path} is not empty; name a new directory, or resume the run in it")
         run = cls(path, settings)
-        run._write_json("config.json", run._header() | {"settings": settings.to_json()})
+        run._write_config()
         return run
 
     @classmethod
@@ -70,15 +72,22 @@ class RunDirectory:
                 f"{path} has version {config.get('version')}, this dyson reads version {_VERSION}"
             )
         try:
-            return cls(path, Settings.from_json(config.get("settings")))
+            settings = Settings.from_json(config.get("settings"))
         except SettingsError as error:
             raise RunError(f"{file} is not valid: {error}") from error
+        changes = config.get("changes", [])
+        if not isinstance(changes, list):
+            raise RunError(f"{file} is not valid: the changes are not a list")
+        return cls(path, settings, tuple(changes))
 
-    def extend(self, steps: int) -> "RunDirectory":
-        """The same run with another number of steps."""
-        settings = dataclasses.replace(self.settings, steps=steps)
-        run = RunDirectory(self.path, settings)
-        run._write_json("config.json", run._header() | {"settings": settings.to_json()})
+    def change(self, **values: Any) -> "RunDirectory":
+        """The same run going on with other settings; the change is noted in config.json."""
+        settings = dataclasses.replace(self.settings, **values)
+        if settings == self.settings:
+            return self
+        note = {"after_step": self.saved_step()} | values
+        run = RunDirectory(self.path, settings, (*self.changes, note))
+        run._write_config()
         return run
 
     def save_state(self, state: Any, step: int) -> None:
@@ -143,8 +152,12 @@ class RunDirectory:
         """Write the final estimate."""
         self._write_json("result.json", result)
 
-    def _header(self) -> dict[str, Any]:
-        return {"format": _FORMAT, "version": _VERSION}
+    def _write_config(self) -> None:
+        config: dict[str, Any] = {"format": _FORMAT, "version": _VERSION}
+        config["settings"] = self.settings.to_json()
+        if self.changes:
+            config["changes"] = self.changes
+        self._write_json("config.json", config)
 
     def _write_json(self, name: str, value: Any) -> None:
         self._replace(name, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -4,10 +4,11 @@ Nothing here prints; the caller watches through callbacks.
 """
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -29,13 +30,19 @@ from dyson.vmc import VMC, NonFiniteError
 SHIFT_DECAY = 40
 
 
-class Problem(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Problem:
     """What the settings describe, built."""
 
     hamiltonian: Hamiltonian
     vmc: VMC
     initial_state: Callable[[], Any]
     """The state before the first step; may be traced, to know the shapes alone."""
+
+    @functools.cached_property
+    def exact_energy(self) -> float | None:
+        """The exact total energy if it is known; may take seconds, once."""
+        return exact.ground_energy(self.hamiltonian)
 
 
 def build(settings: Settings) -> Problem:
@@ -181,7 +188,7 @@ def evaluate(problem: Problem, state: Any, *, batches: int, seed: int) -> Record
         }
     )
     record["samples"] = batches * len(samples.spins)
-    return record | compare(problem.hamiltonian, record)
+    return record | compare(problem, record)
 
 
 @eqx.filter_jit
@@ -193,10 +200,10 @@ def _measure(vmc: VMC, key: jax.Array, model: eqx.Module, samples: SamplerState)
     return samples, energies, info.acceptance
 
 
-def compare(hamiltonian: Hamiltonian, record: Record) -> Record:
+def compare(problem: Problem, record: Record) -> Record:
     """Energies per site, and the relative error where the exact energy is known."""
-    n_sites, energy, error = hamiltonian.n_sites, record["energy"], record["error"]
-    reference = exact.ground_energy(hamiltonian)
+    n_sites, energy, error = problem.hamiltonian.n_sites, record["energy"], record["error"]
+    reference = problem.exact_energy
     relative = None
     if energy is not None and reference:
         relative = abs(energy / reference - 1)

@@ -235,6 +235,7 @@ WRONG = [
     (["train", "--colour", "red"], "--colour"),
     (["train", "surplus"], "surplus"),
     (["resume"], "directory"),
+    (["resume", "run", "--n-sites", "6"], "--n-sites"),
     (["resume", "nowhere"], "nowhere is not a run directory"),
     (["evaluate", "nowhere"], "nowhere is not a run directory"),
     (["plot", "nowhere"], "nowhere is not a run directory"),

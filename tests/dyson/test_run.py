@@ -68,8 +68,21 @@ def test_a_run_directory_keeps_settings_metrics_and_state(tmp_path):
         {"step": 1, "energy": -1 / 3, "r_hat": None},
         {"step": 2, "energy": -2 / 3, "r_hat": None},
     ]
-    assert again.extend(9).settings == dataclasses.replace(settings, steps=9)
-    assert RunDirectory.open(run.path).settings.steps == 9
+
+
+def test_changes_are_noted(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", Settings(steps=3))
+    run.save_state({}, 3)
+    assert run.change() is run
+    run.change(steps=9).change(steps=9, learning_rate=0.01)
+    again = RunDirectory.open(run.path)
+    assert again.settings == Settings(steps=9, learning_rate=0.01)
+    assert again.changes == (
+        {"after_step": 3, "steps": 9},
+        {"after_step": 3, "steps": 9, "learning_rate": 0.01},
+    )
+    with pytest.raises(SettingsError, match="--steps must be at least 1, got 0"):
+        again.change(steps=0)
 
 
 def test_an_empty_directory_may_be_used_and_any_other_is_left_alone(tmp_path):
@@ -115,6 +128,10 @@ def test_a_stored_value_outside_its_range_is_refused(tmp_path):
     file = run.path / "config.json"
     file.write_text(file.read_text().replace('"n_sites": 64', '"n_sites": -64'))
     with pytest.raises(RunError, match="--n-sites must be at least 1, got -64"):
+        RunDirectory.open(run.path)
+    config = {"format": "dyson-run", "version": 1, "settings": Settings().to_json(), "changes": 3}
+    file.write_text(json.dumps(config))
+    with pytest.raises(RunError, match="the changes are not a list"):
         RunDirectory.open(run.path)
 
 
