@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike
 
 from hodlr.algebra import Structured, add_diagonal
 from hodlr.exponentials import promote
-from hodlr.matrix import HODLR
+from hodlr.matrix import HODLR, as_columns, from_columns
 
 
 class BatchedLU(eqx.Module):
@@ -80,8 +80,7 @@ class AbstractFactorisation(eqx.Module):
             if jnp.issubdtype(columns.dtype, jnp.complexfloating):
                 parts = jnp.concatenate([columns.real, columns.imag], axis=-1)
                 x = self.solve(parts, transpose=transpose, refinements=refinements)
-                x = jax.lax.complex(*jnp.split(x, 2, axis=-1))
-                return x.reshape(b.shape)
+                return jax.lax.complex(*jnp.split(x, 2, axis=-1)).reshape(b.shape)
         direct = _under(self._solve, columns, transpose, conj)
         x = direct(columns)
         if refinements:
@@ -228,11 +227,11 @@ class HODLRFactorisation(AbstractFactorisation):
 
     def _solve(self, b: Array) -> Array:
         tree = self.matrix.tree
-        x = jnp.pad(b, ((0, tree.padded - tree.n), (0, 0)))
+        x = jnp.pad(as_columns(b), ((0, tree.padded - tree.n), (0, 0)))
         x = _by_node(self.leaf.solve, tree.n_leaves, x)
         for level in reversed(range(tree.depth)):
             x = _join_children(x, self.solved[level], self.cols[level], self.small[level])
-        return x[: tree.n]
+        return from_columns(x[: tree.n], b)
 
     def _blocks(self) -> list[BatchedLU]:
         return [self.leaf, *self.small]

@@ -81,8 +81,8 @@ class HODLR(eqx.Module):
                 f"H is {n}×{n}: x must have shape ({n},) or ({n}, k), but got {x.shape}."
             )
         x, like = promote(x, jnp.zeros((), self.dtype))
-        columns = jnp.pad(x.reshape(n, -1), ((0, padded - n), (0, 0)))
-        return self.astype(like.dtype).apply(columns)[:n].reshape(x.shape)
+        columns = jnp.pad(as_columns(x), ((0, padded - n), (0, 0)))
+        return from_columns(self.astype(like.dtype).apply(columns)[:n], x)
 
     def apply(self, x: Array, first_level: int = 0) -> Array:
         """The product with padded columns (padded, k), leaving out the blocks of the levels before
@@ -186,6 +186,21 @@ class HODLR(eqx.Module):
         if not isinstance(other, HODLR):
             return NotImplemented
         return self + (-other)
+
+
+def as_columns(x: Array) -> Array:
+    """x (n,) or (n, k) as columns (n, k), at least two of them.
+
+    XLA takes minutes to compile chains of batched matrix-vector products for the CPU, and less than
+    a second for products with two columns, which run as fast: a single column gets one of zeros.
+    """
+    columns = x.reshape(x.shape[0], -1)
+    return jnp.pad(columns, ((0, 0), (0, 1))) if columns.shape[1] == 1 else columns
+
+
+def from_columns(columns: Array, like: Array) -> Array:
+    """Back from `as_columns` to the shape of the array it was given."""
+    return columns[:, : like.shape[1] if like.ndim == 2 else 1].reshape(like.shape)
 
 
 def same_tree(a: HODLR, b: HODLR, verb: str) -> tuple[HODLR, HODLR]:

@@ -27,18 +27,25 @@ _LEAF = 16
 
 
 class _Join(eqx.Module):
-    """The composition of the neighbouring pairs of one level, with t = system⁻¹ (sent) - respond ·
-    α."""
+    """The composition of the neighbouring pairs of one level: t = exchange(sent) - respond · α."""
 
     system: BatchedLU
+    forth: Array
+    back: Array
     respond: Array
     onward: Array
     arrive: Array
 
+    def exchange(self, sent: Array) -> Array:
+        """t = (c, a) with c + forth · a = sent_f and a + back · c = sent_b, by eliminating c."""
+        m = self.forth.shape[-2]
+        a = self.system.solve(sent[:, m:] - self.back @ sent[:, :m])
+        return jnp.concatenate([sent[:, :m] - self.forth @ a, a], axis=1)
+
     def send(self, g: Array, forward: Array) -> tuple[Array, Array]:
         """The exchange t without arrivals (pairs, k, columns), and what the pair then sends."""
         left, right = g[0::2], g[1::2]
-        t = self.system.solve(jnp.where(forward, left, right))
+        t = self.exchange(jnp.where(forward, left, right))
         return t, jnp.where(forward, right, left) + self.onward @ t
 
     def receive(self, t: Array, alpha: Array, forward: Array) -> Array:
@@ -67,9 +74,8 @@ class ExponentialFactorisation(AbstractFactorisation):
     def __init__(self, matrix: ExponentialToeplitz):
         self.matrix = matrix
         lower, upper, n = matrix.lower, matrix.upper, matrix.n
-        if lower.modes + upper.modes == 0:
-            zero = jnp.zeros(1, matrix.dtype)
-            lower = SumOfExponentials(zero, zero)
+        nothing = SumOfExponentials(jnp.zeros(1, matrix.dtype), jnp.zeros(1, matrix.dtype))
+        lower, upper = (k if k.modes else nothing for k in (lower, upper))
         tree = self._tree
         poles = jnp.concatenate([lower.poles, upper.poles])
         weights = jnp.concatenate([lower.weights, upper.weights])
@@ -123,7 +129,7 @@ class ExponentialFactorisation(AbstractFactorisation):
         b = jnp.pad(b, ((0, tree.padded - n), (0, 0))).reshape(
             tree.n_leaves, tree.leaf_size, columns
         )
-        forward = (np.arange(self.outgoing.shape[-1]) < self._forward_modes)[:, None]
+        forward = (np.arange(self.outgoing.shape[-1]) < max(self.matrix.lower.modes, 1))[:, None]
         x = self.leaf.solve(b)
         sent = jnp.swapaxes(self.outgoing, -1, -2) @ x
         exchanges = []
@@ -136,11 +142,6 @@ class ExponentialFactorisation(AbstractFactorisation):
         for join, t in zip(reversed(self.joins), reversed(exchanges), strict=True):
             arriving = join.receive(t, arriving, forward)
         return (x - self.solved @ arriving).reshape(tree.padded, columns)[:n]
-
-    @property
-    def _forward_modes(self) -> int:
-        lower, upper = self.matrix.modes
-        return lower if lower + upper else 1
 
     def _blocks(self) -> list[BatchedLU]:
         closing = [] if self.ring is None else [self.ring]
@@ -166,8 +167,12 @@ def _compose(response: Array, through: Array, forward: np.ndarray) -> tuple[_Joi
     arrive = jnp.where(forward, left_through, right_through)
     leave = jnp.where(forward, right_through, left_through)
     identity = np.eye(forward.size, dtype=response.dtype)
-    system = BatchedLU(jnp.where(same, identity, inner))
-    respond = system.solve(jnp.where(same, inner, inner * arrive[:, None, :]))
+    m = int(forward.sum())
+    forth, back = inner[:, :m, m:], inner[:, m:, :m]
+    system = BatchedLU(identity[m:, m:] - back @ forth)
     onward = jnp.where(same, identity * leave[:, None, :] - outer, 0)
+    join = _Join(system, forth, back, jnp.zeros_like(outer), onward, arrive)
+    respond = join.exchange(jnp.where(same, inner, inner * arrive[:, None, :]))
+    join = _Join(system, forth, back, respond, onward, arrive)
     joined = jnp.where(same, outer * arrive[:, None, :], outer) + onward @ respond
-    return _Join(system, respond, onward, arrive), joined, left_through * right_through
+    return join, joined, left_through * right_through
