@@ -22,6 +22,13 @@ from hodlr.direct import solve_with_info as solve_with_info
 from hodlr.exponentials import SumOfExponentials as SumOfExponentials
 from hodlr.factor import AbstractFactorisation as AbstractFactorisation
 from hodlr.factor import Inverse as Inverse
+from hodlr.fit import FitInfo as FitInfo
+from hodlr.fit import TruncationInfo as TruncationInfo
+from hodlr.fit import fit_exponentials as fit_exponentials
+from hodlr.fit import fit_power_law as fit_power_law
+from hodlr.fit import truncate as truncate
+from hodlr.lineax_adapter import HODLROperator as HODLROperator
+from hodlr.lineax_adapter import HODLRSolver as HODLRSolver
 from hodlr.matrix import HODLR as HODLR
 from hodlr.sampling import BuildInfo as BuildInfo
 from hodlr.sampling import from_entries as from_entries
