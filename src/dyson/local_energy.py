@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Inexact, Int8
 
 from dyson.abacus import Abacus
@@ -81,7 +82,7 @@ def local_energies(
         else:
             log_ratios = jax.vmap(lambda move: updates.propose(model, cache, move).log_ratio)(sites)
         ratios = jnp.exp(log_ratios)
-        dtype = jnp.promote_types(ratios.dtype, elements.dtype)
+        dtype = np.promote_types(ratios.dtype, elements.dtype)
         moved = jnp.sum(elements.astype(dtype) * ratios.astype(dtype))
         return hamiltonian.diagonal(sample).astype(dtype) + moved
 

@@ -165,7 +165,7 @@ def _step(vmc: VMC, state: VMCState) -> tuple[VMCState, VMCInfo, dict[str, Array
     model = eqx.combine(optax.apply_updates(parameters, updates), static)
     energy = jnp.real(estimate.mean)
     infinity = vmc.hamiltonian.trace_per_dimension.astype(energy.dtype)
-    step_norm = optax.global_norm(updates)
+    step_norm = jnp.linalg.norm(ravel_pytree(updates)[0])
     info = VMCInfo(
         energy=energy,
         error=estimate.error,

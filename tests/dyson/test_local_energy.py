@@ -1,0 +1,111 @@
+"""Local energies against the matrix of H and the enumerated state."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from random_networks import random_network
+
+from dyson import Abacus, Ising, Recompute, SpinFlip, local_energies
+from dyson.hamiltonians import Hamiltonian
+from dyson.local_energy import fastest_updates, in_chunks, samples_per_chunk
+from dyson.spins import enumerate_spins, random_spins, spins_to_index
+
+evaluate = eqx.filter_jit(local_energies)
+
+
+class FieldOnEvenSites(Hamiltonian):
+    """-sum X_i X_{i+1} over the bonds that start on even sites: two flips per term."""
+
+    n_sites: int = eqx.field(static=True, default=8)
+    spin_flip_symmetric = True
+    flips_each_site = False
+
+    def diagonal(self, spins):
+        return jnp.zeros(())
+
+    def connected(self, spins):
+        first = jnp.arange(0, self.n_sites, 2, dtype=jnp.int32)
+        return jnp.stack([first, first + 1], axis=1), -jnp.ones(len(first))
+
+    @property
+    def trace_per_dimension(self):
+        return jnp.zeros(())
+
+
+def from_the_rows(hamiltonian, model):
+    """E_loc of every configuration by explicit sums over the connected ones."""
+    spins = enumerate_spins(hamiltonian.n_sites)
+    amplitude = np.exp(np.asarray(jax.vmap(lambda s: model(s))(spins)))
+    energies = []
+    for row, s in enumerate(spins):
+        sites, elements = hamiltonian.connected(s)
+        total = complex(hamiltonian.diagonal(s)) * amplitude[row]
+        for flips, element in zip(np.asarray(sites), np.asarray(elements), strict=True):
+            moved = np.array(s)
+            moved[flips[flips >= 0]] *= -1
+            total += element * amplitude[int(spins_to_index(jnp.asarray(moved)))]
+        energies.append(total / amplitude[row])
+    return np.array(energies)
+
+
+@pytest.mark.parametrize("projected", [False, True])
+@pytest.mark.parametrize("complex_head", [False, True])
+def test_every_row_of_an_ising_chain(complex_head, projected):
+    hamiltonian = Ising(6, exponent=1.5, coupling=0.7, longitudinal=0.3, field=1.2)
+    model = random_network(6, complex_head=complex_head)
+    model = SpinFlip(model) if projected else model
+    spins = enumerate_spins(6)
+    expected = from_the_rows(hamiltonian, eqx.filter_jit(model))
+    for updates in (Abacus(), Recompute()):
+        energies = evaluate(hamiltonian, model, spins, updates=updates)
+        assert energies.dtype == (jnp.complex128 if complex_head else jnp.float64)
+        np.testing.assert_allclose(energies, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_terms_that_flip_pairs():
+    hamiltonian, model = FieldOnEvenSites(), random_network(8)
+    spins = random_spins(jax.random.key(0), (5, 8))
+    expected = from_the_rows(hamiltonian, eqx.filter_jit(model))[np.asarray(spins_to_index(spins))]
+    for updates in (Abacus(span=2), Recompute()):
+        energies = evaluate(hamiltonian, model, spins, updates=updates)
+        np.testing.assert_allclose(energies, expected.real, rtol=1e-10)
+
+
+def test_chunks_change_nothing():
+    hamiltonian, model = Ising(7), random_network(7)
+    spins = random_spins(jax.random.key(1), (11, 7))
+    one, some, all_ = (evaluate(hamiltonian, model, spins, chunk_size=c) for c in (1, 4, 100))
+    np.testing.assert_allclose(one, all_, rtol=1e-12)
+    np.testing.assert_allclose(some, all_, rtol=1e-12)
+
+
+def test_the_last_chunk_is_filled_and_cut():
+    numbers = jnp.arange(7.0)
+    for chunk_size in (1, 3, 7, 50):
+        assert bool(jnp.all(in_chunks(lambda x: x**2, numbers, chunk_size) == numbers**2))
+
+
+def test_memory_budget():
+    small, large = random_network(8), random_network(4096)
+    assert samples_per_chunk(Abacus(), small) > samples_per_chunk(Abacus(), large) >= 1
+    assert isinstance(fastest_updates(small), Abacus)
+    assert isinstance(fastest_updates(SpinFlip(small)), Abacus)
+    assert isinstance(fastest_updates(random_network(8, depth=3)), Recompute)
+
+
+def test_single_precision_network_sums_in_double():
+    hamiltonian, model = Ising(40), random_network(40, dtype=jnp.float32)
+    energies = evaluate(hamiltonian, model, random_spins(jax.random.key(2), (3, 40)))
+    assert energies.dtype == jnp.float64
+
+
+def test_misuse_is_named():
+    hamiltonian, model = Ising(6), random_network(6)
+    with pytest.raises(ValueError, match="\\(samples, 6\\), got \\(6,\\); write spins\\[None\\]"):
+        local_energies(hamiltonian, model, jnp.ones(6, jnp.int8))
+    with pytest.raises(ValueError, match="6 sites, the model 4"):
+        local_energies(hamiltonian, random_network(4), jnp.ones((1, 6), jnp.int8))
+    with pytest.raises(ValueError, match="chunk_size >= 1, got 0"):
+        local_energies(hamiltonian, model, jnp.ones((1, 6), jnp.int8), chunk_size=0)

@@ -1,0 +1,122 @@
+"""Derivatives and natural gradients against their definitions."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+from random_networks import random_network
+
+from dyson import SpinFlip, log_derivatives, minsr, sr
+from dyson.optimisers.sr import default_learning_rate, default_shift, force
+from dyson.spins import random_spins
+
+
+@pytest.mark.parametrize("complex_head", [False, True])
+def test_log_derivatives_are_the_slopes_of_log_psi(complex_head):
+    model = SpinFlip(random_network(5, complex_head=complex_head, depth=1))
+    spins = random_spins(jax.random.key(0), (3, 5))
+    parameters, static = eqx.partition(model, eqx.is_inexact_array)
+    flat, unravel = ravel_pytree(parameters)
+    rows = eqx.filter_jit(log_derivatives)(model, spins, chunk_size=2)
+    assert rows.shape == (3, 2 if complex_head else 1, flat.size)
+    evaluate = jax.jit(jax.vmap(lambda f, s: eqx.combine(unravel(f), static)(s), in_axes=(None, 0)))
+    direction = jnp.asarray(np.random.default_rng(0).normal(size=flat.size))
+    step = 1e-5
+    slope = (evaluate(flat + step * direction, spins) - evaluate(flat - step * direction, spins))
+    slope = np.asarray(slope) / (2 * step)
+    ours = np.asarray(rows @ direction)
+    np.testing.assert_allclose(ours[:, 0], slope.real, rtol=1e-6, atol=1e-7)
+    if complex_head:
+        np.testing.assert_allclose(ours[:, 1], slope.imag, rtol=1e-6, atol=1e-7)
+
+
+def samples(seed, n=20, parts=1, parameters=7, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    derivatives = jnp.asarray(rng.normal(size=(n, parts, parameters)).astype(dtype))
+    energies = rng.normal(size=n) + (1j * rng.normal(size=n) if parts == 2 else 0)
+    return derivatives, jnp.asarray(energies)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("n", [5, 30])
+def test_both_forms_solve_the_defining_equation(n, parts):
+    derivatives, energies = samples(n, n, parts)
+    o = np.asarray(derivatives)
+    o = o[:, 0] + 1j * o[:, 1] if parts == 2 else o[:, 0]
+    e = np.asarray(energies)
+    o, e = o - o.mean(0), e - e.mean()
+    metric, gradient = (o.conj().T @ o).real / n, (o.conj().T @ e).real / n
+    expected = -0.3 * np.linalg.solve(metric + 1e-3 * np.eye(7), gradient)
+    np.testing.assert_allclose(force(derivatives, energies), gradient, rtol=1e-12)
+    for make in (sr, minsr):
+        optimiser = make(0.3, shift=1e-3, trust_region=1e9)
+        updates, state = optimiser.update(
+            jnp.zeros(7), optimiser.init(jnp.zeros(7)), derivatives=derivatives, energies=energies
+        )
+        np.testing.assert_allclose(updates, expected, rtol=1e-9)
+        distance = np.sqrt(expected @ metric @ expected)
+        assert abs(float(state.distance) / distance - 1) < 1e-9 and int(state.count) == 1
+
+
+@pytest.mark.parametrize("make", [sr, minsr])
+def test_trust_region_shortens_and_keeps_the_direction(make):
+    derivatives, energies = samples(1)
+    steps = []
+    for limit in (1e9, 1e-2):
+        optimiser = make(0.5, shift=1e-3, trust_region=limit)
+        updates, state = optimiser.update(
+            jnp.zeros(7), optimiser.init(jnp.zeros(7)), derivatives=derivatives, energies=energies
+        )
+        steps.append((np.asarray(updates), float(state.distance)))
+    (free, far), (short, near) = steps
+    assert far > 1e-2 and abs(near - 1e-2) < 1e-12
+    np.testing.assert_allclose(short / np.linalg.norm(short), free / np.linalg.norm(free), rtol=1e-9)
+
+
+def test_single_precision_samples_are_solved_in_double():
+    """Two nearly equal directions: in float32 their difference would be lost in the Gram matrix."""
+    rng = np.random.default_rng(3)
+    base = rng.normal(size=(40, 1, 1)).astype(np.float32)
+    split = 1e-4 * rng.normal(size=(40, 1, 1)).astype(np.float32)
+    derivatives = jnp.asarray(np.concatenate([base, base + split], axis=-1))
+    energies = jnp.asarray(rng.normal(size=40))
+    optimiser = minsr(1.0, shift=1e-12, trust_region=1e9)
+    updates, _ = optimiser.update(
+        jnp.zeros(2), optimiser.init(jnp.zeros(2)), derivatives=derivatives, energies=energies
+    )
+    o = np.asarray(derivatives[:, 0], np.float64)
+    o, e = o - o.mean(0), np.asarray(energies) - np.mean(energies)
+    expected = -np.linalg.solve(o.T @ o / 40 + 1e-12 * np.eye(2), o.T @ e / 40)
+    np.testing.assert_allclose(updates, expected, rtol=1e-4)
+
+
+def test_schedules_fall():
+    for schedule, start, end in ((default_shift, 1e-2, 1e-4), (default_learning_rate, 0.08, 0.02)):
+        values = [float(schedule(jnp.asarray(t))) for t in range(0, 400, 20)]
+        assert values[0] == start and values[-1] <= end and values == sorted(values)[::-1]
+    optimiser = sr(optax.constant_schedule(0.1), shift=0.5)
+    derivatives, energies = samples(2)
+    _, state = optimiser.update(
+        jnp.zeros(7), optimiser.init(jnp.zeros(7)), derivatives=derivatives, energies=energies
+    )
+    assert float(state.shift) == 0.5
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "shift", "trust_region"])
+def test_misuse_is_named(name):
+    with pytest.raises(ValueError, match=f"expected {name} > 0, got -1"):
+        minsr(**{name: -1.0})
+
+
+def test_complex_parameters_are_refused():
+    class Holomorphic(eqx.Module):
+        weight: jax.Array
+
+        def __call__(self, spins):
+            return jnp.sum(self.weight)
+
+    with pytest.raises(TypeError, match="expected real parameters, got complex128"):
+        log_derivatives(Holomorphic(jnp.ones(2, complex)), jnp.ones((2, 3), jnp.int8))
