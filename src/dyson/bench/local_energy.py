@@ -1,0 +1,82 @@
+"""Time per connected element of the local energy: ABACUS against the full forward pass."""
+
+import json
+from typing import Annotated, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dyson import Abacus, DysonNet, Ising, LocalUpdates, Recompute, local_energies
+from dyson.bench.timing import compile_and_time, use_one_core
+from dyson.spins import random_spins
+
+
+class Row(NamedTuple):
+    """Microseconds per connected element, and seconds to compile."""
+
+    n_sites: int
+    abacus: float
+    forward: float
+    speedup: float
+    compile: float
+
+
+def measure(n_sites: int, *, mixer: str, samples: int) -> Row:
+    """One size: 16 features, depth 2, kernel 3, 8 outputs, float32, one flip per element."""
+    hamiltonian = Ising(n_sites)
+    model = DysonNet(n_sites, mixer=mixer, dtype=jnp.float32, key=jax.random.key(0))  # pyright: ignore[reportArgumentType]
+    spins = random_spins(jax.random.key(1), (samples, n_sites))
+
+    def per_element(updates: LocalUpdates, batch: jax.Array) -> tuple[float, float]:
+        compile_seconds, seconds = compile_and_time(
+            lambda model, batch: local_energies(hamiltonian, model, batch, updates=updates),
+            model,
+            batch,
+        )
+        return compile_seconds, 1e6 * seconds / batch.size
+
+    compile_seconds, abacus = per_element(Abacus(), spins)
+    _, forward = per_element(Recompute(), spins[:1])
+    return Row(n_sites, abacus, forward, forward / abacus, compile_seconds)
+
+
+def command(
+    sizes: Annotated[str, typer.Option(help="Numbers of sites, separated by commas.")] = (
+        "64,128,256,512,1000,1009"
+    ),
+    mixer: Annotated[str, typer.Option(help="s4d or real.")] = "s4d",
+    samples: Annotated[int, typer.Option(min=1, help="Samples per measurement.")] = 16,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
+) -> int:
+    """Local energy per connected element on one core, float32: ABACUS and the full forward pass."""
+    try:
+        numbers = [int(size) for size in sizes.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"--sizes takes numbers like 64,128, got {sizes!r}") from None
+    if min(numbers) < 1 or mixer not in ("s4d", "real"):
+        raise typer.BadParameter(
+            f"--sizes are at least 1 and --mixer is s4d or real, got {sizes} and {mixer}"
+        )
+    use_one_core()
+    table = Table(title="Microseconds per connected element, one core, float32")
+    for heading in ("sites", "ABACUS", "full forward", "ratio", "compile / s"):
+        table.add_column(heading, justify="right")
+    rows = []
+    console = Console(stderr=True)
+    with console.status("measuring") as status:
+        for n_sites in numbers:
+            status.update(f"measuring {n_sites} sites")
+            row = measure(n_sites, mixer=mixer, samples=samples)
+            rows.append(row._asdict())
+            table.add_row(
+                str(n_sites), f"{row.abacus:.2f}", f"{row.forward:.1f}",
+                f"{row.speedup:.1f}", f"{row.compile:.1f}",
+            )
+    if as_json:
+        print(json.dumps(rows))
+    else:
+        Console().print(table)
+    return 0
