@@ -33,7 +33,7 @@ def _key():
 
 
 def _bounded_response(block):
-    """Slow real modes must not amplify: their response to a uniform input is weight / (1 - |pole|)."""
+    """Slow real modes must not amplify: a uniform input is answered by weight / (1 - |pole|)."""
     if not isinstance(block.mixer, RealPoles):
         return block
     damping = 1 - jnp.abs(jnp.tanh(block.mixer.raw_poles))

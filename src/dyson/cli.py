@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import inspect
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -66,6 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     # Energies and the solver need double precision; the network chooses its own.
     jax.config.update("jax_enable_x64", True)
+    # One device per core shares the chains among them. Where a computation has already run, as
+    # inside a notebook, the number is fixed, and any number gives the same results.
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     try:
         return app(arguments, prog_name="dyson", standalone_mode=False) or 0
     except (RunError, SettingsError) as error:

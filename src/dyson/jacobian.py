@@ -7,13 +7,14 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int8
 
 from dyson.local_energy import in_chunks
+from dyson.networks import Network
 
 # Samples differentiated side by side: enough to fill the vector units, few enough for the caches.
 SAMPLES_AT_ONCE = 64
 
 
 def log_derivatives(
-    model: eqx.Module,
+    model: Network,
     spins: Int8[Array, "samples n_sites"],
     *,
     chunk_size: int = SAMPLES_AT_ONCE,

@@ -1,6 +1,5 @@
 """Local energies E_loc(sigma) = H_ss + sum_s' H_ss' psi(s') / psi(s) of a batch of samples."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +7,7 @@ from jaxtyping import Array, Inexact, Int8
 
 from dyson.abacus import Abacus
 from dyson.hamiltonians import Hamiltonian
+from dyson.networks import Network
 from dyson.updates import LocalUpdates, Recompute
 
 # Working memory for one chunk of samples.  A processor gains nothing from more than its caches
@@ -15,12 +15,12 @@ from dyson.updates import LocalUpdates, Recompute
 MEMORY_BUDGET = {"cpu": 32 * 2**20, "gpu": 4 * 2**30, "tpu": 4 * 2**30}
 
 
-def fastest_updates(model: eqx.Module) -> LocalUpdates:
+def fastest_updates(model: Network) -> LocalUpdates:
     """ABACUS where it is exact for the network, else the full forward pass."""
     return Abacus() if Abacus.supports(model) else Recompute()
 
 
-def samples_per_chunk(updates: LocalUpdates, model: eqx.Module) -> int:
+def samples_per_chunk(updates: LocalUpdates, model: Network) -> int:
     """How many samples fit the memory budget of the default device side by side."""
     budget = MEMORY_BUDGET.get(jax.default_backend(), MEMORY_BUDGET["cpu"])
     return max(1, budget // updates.bytes_per_sample(model))
@@ -42,7 +42,7 @@ def in_chunks(function, batch: Array, chunk_size: int) -> Array:
 
 def local_energies(
     hamiltonian: Hamiltonian,
-    model: eqx.Module,
+    model: Network,
     spins: Int8[Array, "samples n_sites"],
     *,
     updates: LocalUpdates | None = None,

@@ -17,17 +17,13 @@ import optax
 
 from dyson import exact
 from dyson.hamiltonians import Hamiltonian, Ising
-from dyson.local_energy import local_energies
-from dyson.networks import DysonNet, SpinFlip
-from dyson.optimisers import minsr, sr
+from dyson.networks import DysonNet, Network, SpinFlip
+from dyson.optimisers import annealed_rate, decaying_shift, minsr, sr
 from dyson.run import Record, RunDirectory
-from dyson.samplers import Metropolis, SamplerState
+from dyson.samplers import Metropolis
 from dyson.settings import Settings, SettingsError
 from dyson.statistics import estimate_mean, v_score
 from dyson.vmc import VMC, NonFiniteError
-
-# Steps in which the diagonal shift falls by a factor of ten: firm at first, sharp at the end.
-SHIFT_DECAY = 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +54,7 @@ def build(settings: Settings) -> Problem:
             kac=settings.kac,
         )
 
-        def network(key: jax.Array) -> eqx.Module:
+        def network(key: jax.Array) -> Network:
             model = DysonNet(
                 settings.n_sites,
                 features=settings.features,
@@ -89,17 +85,16 @@ def build(settings: Settings) -> Problem:
     return Problem(hamiltonian, vmc, initial_state)
 
 
-def _optimiser(settings: Settings, model: eqx.Module) -> optax.GradientTransformationExtraArgs:
+def _optimiser(settings: Settings, model: Network) -> optax.GradientTransformationExtraArgs:
     """Natural gradient with whichever of its two equal forms has the smaller matrix."""
     parameters = sum(leaf.size for leaf in jax.tree.leaves(model) if _is_parameter(leaf))
     rows = settings.chains * settings.chain_length * (2 if settings.complex_head else 1)
-
-    def shift(count: jax.Array) -> jax.Array:
-        decayed = settings.shift * 10.0 ** (-count.astype(float) / SHIFT_DECAY)
-        return jnp.maximum(decayed, settings.shift_floor)
-
     method = sr if parameters < rows else minsr
-    return method(settings.learning_rate, shift=shift, trust_region=settings.trust_region)
+    return method(
+        annealed_rate(settings.learning_rate),
+        shift=decaying_shift(settings.shift, settings.shift_floor),
+        trust_region=settings.trust_region,
+    )
 
 
 def _is_parameter(leaf: Any) -> bool:
@@ -164,16 +159,17 @@ def train(
 def evaluate(problem: Problem, state: Any, *, batches: int, seed: int) -> Record:
     """Energy of the trained network from fresh samples, compared with the exact value if known.
 
-    The chains start where training left them; each of the `batches` advances them once and gives
-    one local energy per chain.
+    The chains start where training left them; each of the `batches` draws as many samples as one
+    step of the training.
     """
     samples = state.sampler
     series, acceptance = [], []
     for key in jax.random.split(jax.random.key(seed), batches):
-        samples, energies, accepted = _measure(problem.vmc, key, state.model, samples)
+        samples, energies, accepted = problem.vmc.measure(key, state.model, samples)
         series.append(energies)
         acceptance.append(accepted)
-    estimate = estimate_mean(jnp.stack(series, axis=1))
+    local = jnp.concatenate(series, axis=1)
+    estimate = estimate_mean(local)
     energy = jnp.real(estimate.mean)
     infinity = problem.hamiltonian.trace_per_dimension.astype(energy.dtype)
     record = _numbers(
@@ -187,17 +183,9 @@ def evaluate(problem: Problem, state: Any, *, batches: int, seed: int) -> Record
             "acceptance": jnp.mean(jnp.stack(acceptance)),
         }
     )
-    record["samples"] = batches * len(samples.spins)
+    record["samples"] = local.size
     return record | compare(problem, record)
 
-
-@eqx.filter_jit
-def _measure(vmc: VMC, key: jax.Array, model: eqx.Module, samples: SamplerState):
-    samples, info = vmc.sampler.sample(key, model, samples)
-    energies = local_energies(
-        vmc.hamiltonian, model, samples.spins, updates=vmc.updates, chunk_size=vmc.chunk_size
-    )
-    return samples, energies, info.acceptance
 
 
 def compare(problem: Problem, record: Record) -> Record:

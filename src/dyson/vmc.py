@@ -5,7 +5,6 @@ hands both to an optax transformation.  Samples are spread over all devices; eve
 own random stream, so the result does not depend on how many there are (up to summation order).
 """
 
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -19,6 +18,7 @@ from jaxtyping import Array, Float, Int
 from dyson.hamiltonians import Hamiltonian
 from dyson.jacobian import log_derivatives
 from dyson.local_energy import local_energies
+from dyson.networks import Network
 from dyson.optimisers.sr import force
 from dyson.samplers import Sampler, SamplerState
 from dyson.statistics import estimate_mean, v_score
@@ -30,7 +30,7 @@ CHAINS = "chains"
 class VMCState(eqx.Module):
     """What the next step needs."""
 
-    model: eqx.Module
+    model: Network
     sampler: SamplerState
     optimiser: optax.OptState
     key: jax.Array
@@ -75,7 +75,7 @@ class VMC(eqx.Module):
 
     hamiltonian: Hamiltonian
     sampler: Sampler
-    optimiser: optax.GradientTransformation = eqx.field(static=True)
+    optimiser: optax.GradientTransformationExtraArgs = eqx.field(static=True)
     chain_length: int = eqx.field(static=True)
     warm_up: int = eqx.field(static=True)
     updates: LocalUpdates | None
@@ -106,7 +106,7 @@ class VMC(eqx.Module):
         self.chain_length, self.warm_up = chain_length, warm_up
         self.updates, self.chunk_size = updates, chunk_size
 
-    def init(self, key: jax.Array, model: eqx.Module) -> VMCState:
+    def init(self, key: jax.Array, model: Network) -> VMCState:
         """Chains warmed up on the initial network."""
         start_key, warm_key, key = jax.random.split(key, 3)
         samples = self.sampler.init(start_key, model)
@@ -124,25 +124,37 @@ class VMC(eqx.Module):
             raise NonFiniteError(state, broken)
         return new_state, info
 
+    def measure(
+        self, key: jax.Array, model: Network, samples: SamplerState
+    ) -> tuple[SamplerState, Array, Array]:
+        """Draw as many samples as one step and leave the network as it is.
+
+        Returns the state of the chains, the local energies (n_chains, chain_length) and the
+        fraction of accepted moves (n_chains, chain_length).
+        """
+        return _measure(self, key, model, samples)
+
+
+@eqx.filter_jit
+def _measure(
+    vmc: VMC, key: Array, model: Network, samples: SamplerState
+) -> tuple[SamplerState, Array, Array]:
+    def measure(keys: Array, model: Network, samples: SamplerState):
+        samples, spins, acceptance = _draw(vmc, keys, model, samples, vmc.chain_length)
+        return samples, _local_energies(vmc, model, spins), acceptance
+
+    return over_chains(measure)(jax.random.split(key, vmc.sampler.n_chains), model, samples)
+
 
 @eqx.filter_jit
 def _step(vmc: VMC, state: VMCState) -> tuple[VMCState, VMCInfo, dict[str, Array]]:
     sample_key, key = jax.random.split(state.key)
 
-    def measure(keys: Array, model: eqx.Module, samples: SamplerState):
+    def measure(keys: Array, model: Network, samples: SamplerState):
         samples, spins, acceptance = _draw(vmc, keys, model, samples, vmc.chain_length)
-        flat = spins.reshape(-1, spins.shape[-1])
-        energies = local_energies(
-            vmc.hamiltonian, model, flat, updates=vmc.updates, chunk_size=vmc.chunk_size
-        )
-        derivatives = log_derivatives(model, flat)
-        by_chain = spins.shape[:2]
-        return (
-            samples,
-            energies.reshape(by_chain),
-            derivatives.reshape(*by_chain, *derivatives.shape[1:]),
-            acceptance,
-        )
+        derivatives = log_derivatives(model, spins.reshape(-1, spins.shape[-1]))
+        derivatives = derivatives.reshape(*spins.shape[:2], *derivatives.shape[1:])
+        return samples, _local_energies(vmc, model, spins), derivatives, acceptance
 
     keys = jax.random.split(sample_key, vmc.sampler.n_chains)
     samples, energies, derivatives, acceptance = over_chains(measure)(
@@ -162,7 +174,7 @@ def _step(vmc: VMC, state: VMCState) -> tuple[VMCState, VMCInfo, dict[str, Array
         derivatives=flat_derivatives,
         energies=flat_energies,
     )
-    model = eqx.combine(optax.apply_updates(parameters, updates), static)
+    model: Network = eqx.combine(optax.apply_updates(parameters, updates), static)  # pyright: ignore[reportAssignmentType]
     energy = jnp.real(estimate.mean)
     infinity = vmc.hamiltonian.trace_per_dimension.astype(energy.dtype)
     step_norm = jnp.linalg.norm(ravel_pytree(updates)[0])
@@ -185,17 +197,18 @@ def _step(vmc: VMC, state: VMCState) -> tuple[VMCState, VMCInfo, dict[str, Array
 
 
 @eqx.filter_jit
-def _warm_up(vmc: VMC, key: Array, model: eqx.Module, samples: SamplerState) -> SamplerState:
-    def burn(keys: Array, model: eqx.Module, samples: SamplerState) -> SamplerState:
+def _warm_up(vmc: VMC, key: Array, model: Network, samples: SamplerState) -> SamplerState:
+    def burn(keys: Array, model: Network, samples: SamplerState) -> SamplerState:
         return _draw(vmc, keys, model, samples, vmc.warm_up)[0]
 
     return over_chains(burn)(jax.random.split(key, vmc.sampler.n_chains), model, samples)
 
 
 def _draw(
-    vmc: VMC, keys: Array, model: eqx.Module, samples: SamplerState, length: int
+    vmc: VMC, keys: Array, model: Network, samples: SamplerState, length: int
 ) -> tuple[SamplerState, Array, Array]:
-    """``length`` samples of every chain: state, spins (chains, length, n_sites), acceptance."""
+    """``length`` samples of every chain: the state of the chains, spins (chains, length, n_sites)
+    and acceptance (chains, length)."""
 
     def draw(samples: SamplerState, step_keys: Array):
         samples, info = vmc.sampler.sample_chains(step_keys, model, samples)
@@ -203,13 +216,22 @@ def _draw(
 
     step_keys = jnp.swapaxes(jax.vmap(lambda k: jax.random.split(k, length))(keys), 0, 1)
     samples, (spins, acceptance) = jax.lax.scan(draw, samples, step_keys)
-    return samples, jnp.swapaxes(spins, 0, 1), acceptance
+    return samples, jnp.swapaxes(spins, 0, 1), jnp.swapaxes(acceptance, 0, 1)
+
+
+def _local_energies(vmc: VMC, model: Network, spins: Array) -> Array:
+    """Of samples (chains, length, n_sites)."""
+    flat = spins.reshape(-1, spins.shape[-1])
+    energies = local_energies(
+        vmc.hamiltonian, model, flat, updates=vmc.updates, chunk_size=vmc.chunk_size
+    )
+    return energies.reshape(spins.shape[:2])
 
 
 def over_chains(function):
     """Run ``function(keys, model, samples)`` on all devices, each with its share of the chains."""
 
-    def spread(keys: Array, model: eqx.Module, samples: SamplerState):
+    def spread(keys: Array, model: Network, samples: SamplerState):
         mesh = _mesh(keys.shape[0])
         if mesh.size == 1:
             return function(keys, model, samples)
@@ -236,7 +258,8 @@ def _placed(state: VMCState) -> VMCState:
     """Chains on their devices, everything else on all: the same before and after every step, so
     that one compiled program serves all steps."""
     mesh = _mesh(state.sampler.spins.shape[0])
-    everywhere, by_chain = (NamedSharding(mesh, s) for s in (PartitionSpec(), PartitionSpec(CHAINS)))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    by_chain = NamedSharding(mesh, PartitionSpec(CHAINS))
     samples = eqx.filter_shard(state.sampler, by_chain)
     rest = eqx.filter_shard(eqx.tree_at(lambda s: s.sampler, state, None), everywhere)
     return eqx.tree_at(lambda s: s.sampler, rest, samples, is_leaf=lambda x: x is None)

@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_networks import distance_on_the_circle, random_network
 
 from dyson import Abacus, DysonNet, Recompute, SpinFlip
 from dyson.abacus.windows import Chain
 from dyson.spins import flip, random_spins
+from random_networks import distance_on_the_circle, random_network
 
 
 @eqx.filter_jit
@@ -129,7 +129,8 @@ def test_commit_is_init_of_the_flipped_configuration(updates, projected):
     def both(model, spins):
         cache = updates.init(model, spins)
         proposal = updates.propose(model, cache, sites)
-        return updates.commit(model, cache, proposal), updates.init(model, flip(spins, sites)), cache
+        fresh = updates.init(model, flip(spins, sites))
+        return updates.commit(model, cache, proposal), fresh, cache
 
     committed, fresh, cache = both(model, spins)
     for a, b in zip(jax.tree.leaves(committed), jax.tree.leaves(fresh), strict=True):

@@ -5,12 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_networks import random_network
 
 from dyson import Abacus, Ising, Recompute, SpinFlip, local_energies
 from dyson.hamiltonians import Hamiltonian
 from dyson.local_energy import fastest_updates, in_chunks, samples_per_chunk
 from dyson.spins import enumerate_spins, random_spins, spins_to_index
+from random_networks import random_network
 
 evaluate = eqx.filter_jit(local_energies)
 

@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_networks import random_network
 from scipy.stats import chisquare
 
 from dyson import Abacus, Ising, Metropolis, Recompute, SpinFlip
 from dyson.spins import enumerate_spins, spins_to_index
+from random_networks import random_network
 
 
 def probabilities(model, n_sites):

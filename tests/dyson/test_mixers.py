@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hodlr import ExponentialToeplitz, SumOfExponentials
 
 from dyson import S4D, RealPoles
+from hodlr import ExponentialToeplitz, SumOfExponentials
 
 
 @pytest.mark.parametrize("mixer", [S4D, RealPoles])

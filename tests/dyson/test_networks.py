@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_networks import distance_on_the_circle, random_network
 
 from dyson import DysonNet, SpinFlip
 from dyson.networks.head import log_cosh
 from dyson.spins import random_spins
+from random_networks import distance_on_the_circle, random_network
 
 
 def by_the_equations(model, spins):

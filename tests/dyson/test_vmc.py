@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from random_networks import random_network
 
 from dyson import VMC, DysonNet, Ising, Metropolis, NonFiniteError, SpinFlip, exact, minsr, sr
 from dyson.vmc import _step
+from random_networks import random_network
 
 
 def small_problem(n_sites=8, optimiser=None, **options):

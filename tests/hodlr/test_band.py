@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from hodlr import ExponentialToeplitz, SumOfExponentials
 from hodlr.band import product_band, product_cores, toeplitz_product_band
 

@@ -3,12 +3,12 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from hodlr.band import toeplitz_product_band
 from jaxtyping import Array, Float, Inexact, Int8
 
 from dyson.abacus.windows import Chain
 from dyson.networks import Block, DysonNet
 from dyson.networks.blocks import LocalFeatures, Stream
+from hodlr.band import toeplitz_product_band
 
 
 class Layer(eqx.Module):

@@ -10,6 +10,8 @@ the sources v^(l) = dc^(l) + W~^(l) S^(l-1) (Eqs. recur_step and recur_out of ar
 Everything is written per window offset, so one text serves a single move and all of them at once.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -44,7 +46,8 @@ def scatter(
         }
         local = _add(local, scattered)
         phi = _add(phi, emitted)
-    total = model.pool_scale * jnp.einsum("pkd,dt->pkt", model.head.weight, sum(local.values()))
+    pooled = model.pool_scale * _total(list(local.values()))
+    total = jnp.einsum("pkd,dt->pkt", model.head.weight, pooled)
     for row, source in zip(reference.readouts, sources, strict=True):
         for offset, v in source.items():
             total = total + view.contract(row, offset, v)
@@ -95,7 +98,9 @@ def _propagate(block: Block, chain: Chain, targets: tuple[int, ...], source: Cha
     kernel = block.mixer.kernel(
         jnp.arange(longest + 1), chain.n_tokens, periodic=chain.periodic
     )
-    return {i: sum(kernel[:, lags[i, j], None] * v for j, v in source.items()) for i in targets}
+    return {
+        i: _total([kernel[:, lags[i, j], None] * v for j, v in source.items()]) for i in targets
+    }
 
 
 def _through_links(
@@ -110,6 +115,10 @@ def _through_links(
                 if chain.offset(j - i) == step - bandwidth:
                     received = _add(received, {i: view.contract(link, i, v)})
     return received
+
+
+def _total(terms: list[Array]) -> Array:
+    return functools.reduce(jnp.add, terms)
 
 
 def _add(first: Change, second: Change) -> Change:

@@ -13,8 +13,9 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from hodlr import SumOfExponentials
 from jaxtyping import Array, Float, Int
+
+from hodlr import SumOfExponentials
 
 
 class Mixer(eqx.Module):

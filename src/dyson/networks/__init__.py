@@ -1,8 +1,9 @@
 """Variational states: log psi of one configuration; batch with ``jax.vmap``."""
 
+from dyson.networks.base import Network
 from dyson.networks.blocks import Block
 from dyson.networks.dysonnet import DysonNet
 from dyson.networks.head import LogCoshHead
 from dyson.networks.projection import SpinFlip
 
-__all__ = ["Block", "DysonNet", "LogCoshHead", "SpinFlip"]
+__all__ = ["Block", "DysonNet", "LogCoshHead", "Network", "SpinFlip"]

@@ -7,10 +7,10 @@ convolutions and transforms over tokens run over contiguous memory.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from hodlr import circulant_matvec, toeplitz_matvec
 from jaxtyping import Array, Float
 
 from dyson.mixers import Mixer
+from hodlr import circulant_matvec, toeplitz_matvec
 
 Stream = Float[Array, "features tokens"]
 
@@ -54,7 +54,14 @@ class Block(eqx.Module):
     periodic: bool = eqx.field(static=True)
 
     def __init__(
-        self, features: int, kernel_size: int, mixer: Mixer, *, periodic: bool, dtype, key: jax.Array
+        self,
+        features: int,
+        kernel_size: int,
+        mixer: Mixer,
+        *,
+        periodic: bool,
+        dtype,
+        key: jax.Array,
     ):
         keys = jax.random.split(key, 4)
         normal = jax.random.normal

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Int8, Integer
 
 from dyson.mixers import S4D, RealPoles
+from dyson.networks.base import Network
 from dyson.networks.blocks import Block, Stream
 from dyson.networks.head import LogCoshHead
 from dyson.spins import random_spins
@@ -20,7 +21,7 @@ INITIAL_SPREAD = 0.1
 CALIBRATION_SAMPLES = 256
 
 
-class DysonNet(eqx.Module):
+class DysonNet(Network):
     """log psi of one spin configuration; ``model(spins)`` with spins of shape (n_sites,), +-1.
 
     The token embedding feeds a local stream phi and a linear stream h; ``depth`` blocks follow;
@@ -65,9 +66,8 @@ class DysonNet(eqx.Module):
         dtype=None,
         key: jax.Array,
     ):
-        for name, value in {
-            "n_sites": n_sites, "features": features, "depth": depth, "modes": modes, "hidden": hidden
-        }.items():
+        counts = {"n_sites": n_sites, "features": features, "depth": depth}
+        for name, value in (counts | {"modes": modes, "hidden": hidden}).items():
             if value < 1:
                 raise ValueError(f"DysonNet: expected {name} >= 1, got {value}")
         if kernel_size < 1 or kernel_size % 2 == 0:

@@ -40,7 +40,7 @@ class LogCoshHead(eqx.Module):
         return jnp.sum(log_cosh(theta))
 
     def calibrated(self, pooled: Float[Array, "samples features"], spread: float) -> "LogCoshHead":
-        """Centre theta on the bias and scale it so that std(log psi) over the samples is ``spread``.
+        """Centre theta on the bias and scale it to give log psi over the samples the ``spread``.
 
         The biases stay of order one: around theta = 0 log cosh is quadratic, and the first steps
         of natural gradient, which trust a linear model, would overshoot many times.  Forty

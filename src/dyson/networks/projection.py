@@ -1,12 +1,13 @@
 """Projection of a network on the sector even under a global spin flip."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Int8
 
+from dyson.networks.base import Network
 
-class SpinFlip(eqx.Module):
+
+class SpinFlip(Network):
     """psi(sigma) + psi(-sigma) of any network, halved.
 
     Without it a network trained on a Hamiltonian that commutes with the global flip converges to a
@@ -14,7 +15,10 @@ class SpinFlip(eqx.Module):
     and combined by their amplitudes, so the cost doubles and nothing becomes approximate.
     """
 
-    network: eqx.Module
+    network: Network
+
+    def __init__(self, network: Network):
+        self.network = network
 
     @property
     def n_sites(self) -> int:

@@ -1,5 +1,11 @@
 """Optimisers: optax transformations that also see the samples."""
 
-from dyson.optimisers.sr import NaturalGradientState, minsr, sr
+from dyson.optimisers.sr import (
+    NaturalGradientState,
+    annealed_rate,
+    decaying_shift,
+    minsr,
+    sr,
+)
 
-__all__ = ["NaturalGradientState", "minsr", "sr"]
+__all__ = ["NaturalGradientState", "annealed_rate", "decaying_shift", "minsr", "sr"]

@@ -19,7 +19,6 @@ References: S. Sorella, Phys. Rev. Lett. 80, 4558 (1998); A. Chen and M. Heyl, N
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
@@ -27,7 +26,8 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Inexact, Int
 
-ScalarOrSchedule = float | Callable[[Array], Array]
+Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
+ScalarOrSchedule = float | Schedule
 
 
 class NaturalGradientState(NamedTuple):
@@ -38,24 +38,32 @@ class NaturalGradientState(NamedTuple):
     distance: Float[Array, ""]
 
 
-def default_shift(count: Int[Array, ""]) -> Float[Array, ""]:
-    """1e-2 falling by a factor ten every 40 steps to 1e-4: firm at first, sharp at the end."""
-    return jnp.maximum(1e-2 * 10.0 ** (-count.astype(jnp.float64) / 40), 1e-4)
+def annealed_rate(start: float = 0.08, hold: int = 40, halving: int = 30) -> Schedule:
+    """``start`` for ``hold`` steps, then falling like 1/t, to one half after ``halving`` more.
 
-
-def default_learning_rate(count: Int[Array, ""]) -> Float[Array, ""]:
-    """0.08 for 40 steps, then falling like 1/t: 0.04 after 70 and 0.016 after 160 steps.
-
-    A step is one of Euler's in imaginary time, stable for excitations below 2 / learning_rate
-    unless the shift damps them; and the noise of the samples heats the state in proportion to it.
+    A step is one of Euler's in imaginary time, stable for excitations below 2 / rate unless the
+    shift damps them; and the noise of the samples heats the state in proportion to the rate.
     """
-    return 0.08 / (1 + jnp.maximum(count.astype(jnp.float64) - 40, 0) / 30)
+    return lambda count: start / (1 + jnp.maximum(_real(count) - hold, 0) / halving)
+
+
+def decaying_shift(start: float = 1e-2, floor: float = 1e-4, tenfold: int = 40) -> Schedule:
+    """``start``, ten times less every ``tenfold`` steps down to ``floor``: firm, then sharp."""
+    return lambda count: jnp.maximum(start * 10.0 ** (-_real(count) / tenfold), floor)
+
+
+def _real(count: Int[Array, ""]) -> Float[Array, ""]:
+    return count.astype(jnp.float64)
+
+
+DEFAULT_RATE = annealed_rate()
+DEFAULT_SHIFT = decaying_shift()
 
 
 def sr(
-    learning_rate: ScalarOrSchedule = default_learning_rate,
+    learning_rate: ScalarOrSchedule = DEFAULT_RATE,
     *,
-    shift: ScalarOrSchedule = default_shift,
+    shift: ScalarOrSchedule = DEFAULT_SHIFT,
     trust_region: float = 0.1,
 ) -> optax.GradientTransformationExtraArgs:
     """Stochastic reconfiguration with a dense metric; O(samples * parameters^2 + parameters^3).
@@ -71,9 +79,9 @@ def sr(
 
 
 def minsr(
-    learning_rate: ScalarOrSchedule = default_learning_rate,
+    learning_rate: ScalarOrSchedule = DEFAULT_RATE,
     *,
-    shift: ScalarOrSchedule = default_shift,
+    shift: ScalarOrSchedule = DEFAULT_SHIFT,
     trust_region: float = 0.1,
 ) -> optax.GradientTransformationExtraArgs:
     """The same step from the Gram matrix of the samples; O(samples^2 * parameters + samples^3).
@@ -140,7 +148,8 @@ def _natural_gradient(
         new_state = NaturalGradientState(state.count + 1, eta, distance * shorten)
         return unravel((step * shorten).astype(flat.dtype)), new_state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    # optax types the extra arguments as Any keyword
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
 
 def _value(value: ScalarOrSchedule, count: Array) -> Array:
@@ -162,4 +171,12 @@ def force(
     return x.T @ eps
 
 
-__all__ = ["NaturalGradientState", "centred_samples", "force", "minsr", "sr"]
+__all__ = [
+    "NaturalGradientState",
+    "annealed_rate",
+    "centred_samples",
+    "decaying_shift",
+    "force",
+    "minsr",
+    "sr",
+]

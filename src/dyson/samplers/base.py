@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Int8
 
+from dyson.networks import Network
 from dyson.spins import random_spins
 
 
@@ -32,7 +33,7 @@ class Sampler(eqx.Module):
     n_sites: eqx.AbstractVar[int]
     n_chains: eqx.AbstractVar[int]
 
-    def init(self, key: jax.Array, model: eqx.Module) -> SamplerState:
+    def init(self, key: jax.Array, model: Network) -> SamplerState:
         """Independent fair spins."""
         if getattr(model, "n_sites", self.n_sites) != self.n_sites:
             raise ValueError(
@@ -43,19 +44,19 @@ class Sampler(eqx.Module):
 
     @abc.abstractmethod
     def advance(
-        self, key: jax.Array, model: eqx.Module, spins: Int8[Array, " n_sites"]
+        self, key: jax.Array, model: Network, spins: Int8[Array, " n_sites"]
     ) -> tuple[Int8[Array, " n_sites"], Float[Array, ""]]:
         """One chain from one sample to the next; also the fraction of accepted moves."""
 
     def sample(
-        self, key: jax.Array, model: eqx.Module, state: SamplerState
+        self, key: jax.Array, model: Network, state: SamplerState
     ) -> tuple[SamplerState, SamplerInfo]:
         """The next sample of every chain."""
         keys = jax.random.split(key, state.spins.shape[0])
         return self.sample_chains(keys, model, state)
 
     def sample_chains(
-        self, keys: jax.Array, model: eqx.Module, state: SamplerState
+        self, keys: jax.Array, model: Network, state: SamplerState
     ) -> tuple[SamplerState, SamplerInfo]:
         """As :meth:`sample`, with the key of each chain: what runs on one of several devices."""
         advance = jax.vmap(self.advance, in_axes=(0, None, 0))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int8
 
 from dyson.hamiltonians import Hamiltonian
+from dyson.networks import Network
 from dyson.samplers.base import Sampler
 from dyson.updates import LocalUpdates, Recompute
 
@@ -52,7 +53,7 @@ class Metropolis(Sampler):
         self.updates = Recompute() if updates is None else updates
 
     def advance(
-        self, key: jax.Array, model: eqx.Module, spins: Int8[Array, " n_sites"]
+        self, key: jax.Array, model: Network, spins: Int8[Array, " n_sites"]
     ) -> tuple[Int8[Array, " n_sites"], Float[Array, ""]]:
         site_key, uniform_key, global_key = jax.random.split(key, 3)
         n_proposals = self.sweeps * self.n_sites

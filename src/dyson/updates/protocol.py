@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Int, Int8
 
+from dyson.networks import Network
+
 
 class Proposal(eqx.Module):
     """A local move and what it does to the amplitude: ``log psi(sigma') - log psi(sigma)``."""
@@ -30,15 +32,15 @@ class LocalUpdates(eqx.Module):
     """
 
     @abc.abstractmethod
-    def init(self, model: eqx.Module, spins: Int8[Array, " n_sites"]) -> Any:
+    def init(self, model: Network, spins: Int8[Array, " n_sites"]) -> Any:
         """The cache of a reference configuration."""
 
     @abc.abstractmethod
-    def propose(self, model: eqx.Module, cache: Any, sites: Int[Array, " flips"]) -> Proposal:
+    def propose(self, model: Network, cache: Any, sites: Int[Array, " flips"]) -> Proposal:
         """Evaluate the flip of ``sites`` (int32, padded with -1); leaves the cache as it is."""
 
     @abc.abstractmethod
-    def commit(self, model: eqx.Module, cache: Any, proposal: Proposal) -> Any:
+    def commit(self, model: Network, cache: Any, proposal: Proposal) -> Any:
         """The cache of the configuration after the move."""
 
     @abc.abstractmethod
@@ -49,17 +51,17 @@ class LocalUpdates(eqx.Module):
     def spins(self, cache: Any) -> Int8[Array, " n_sites"]:
         """The reference configuration."""
 
-    def single_flips(self, model: eqx.Module, cache: Any) -> Inexact[Array, " n_sites"]:
+    def single_flips(self, model: Network, cache: Any) -> Inexact[Array, " n_sites"]:
         """Log-ratios of the flips of every single site of one reference."""
         sites = jnp.arange(model.n_sites, dtype=jnp.int32)[:, None]
         return jax.vmap(lambda move: self.propose(model, cache, move).log_ratio)(sites)
 
     @abc.abstractmethod
-    def bytes_per_sample(self, model: eqx.Module) -> int:
+    def bytes_per_sample(self, model: Network) -> int:
         """Estimated working memory of ``init`` and ``single_flips`` for one configuration."""
 
 
-def parameter_bytes(model: eqx.Module) -> int:
+def parameter_bytes(model: Network) -> int:
     """Bytes of one number of the network (its widest parameter)."""
     arrays = [x for x in jax.tree.leaves(model) if eqx.is_inexact_array(x)]
     return max((x.dtype.itemsize for x in arrays), default=4)

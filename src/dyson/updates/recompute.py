@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Int, Int8
 
+from dyson.networks import Network
 from dyson.spins import flip
 from dyson.updates.protocol import LocalUpdates, Proposal, parameter_bytes
 
@@ -26,17 +27,17 @@ class RecomputeProposal(Proposal):
 class Recompute(LocalUpdates):
     """The reference implementation of local updates, for any network with ``n_sites``."""
 
-    def init(self, model: eqx.Module, spins: Int8[Array, " n_sites"]) -> RecomputeCache:
+    def init(self, model: Network, spins: Int8[Array, " n_sites"]) -> RecomputeCache:
         return RecomputeCache(spins, model(spins))
 
     def propose(
-        self, model: eqx.Module, cache: RecomputeCache, sites: Int[Array, " flips"]
+        self, model: Network, cache: RecomputeCache, sites: Int[Array, " flips"]
     ) -> RecomputeProposal:
         moved = self.init(model, flip(cache.spins, sites))
         return RecomputeProposal(sites, moved.log_psi - cache.log_psi, moved)
 
     def commit(
-        self, model: eqx.Module, cache: RecomputeCache, proposal: RecomputeProposal
+        self, model: Network, cache: RecomputeCache, proposal: RecomputeProposal
     ) -> RecomputeCache:
         return proposal.moved
 
@@ -47,7 +48,7 @@ class Recompute(LocalUpdates):
         return cache.spins
 
     def single_flips(
-        self, model: eqx.Module, cache: RecomputeCache
+        self, model: Network, cache: RecomputeCache
     ) -> Inexact[Array, " n_sites"]:
         sites = jnp.arange(model.n_sites, dtype=jnp.int32)[:, None]
         ratio = lambda move: self.propose(model, cache, move).log_ratio  # noqa: E731
