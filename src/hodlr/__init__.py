@@ -1,4 +1,43 @@
-"""Sums of exponentials and hierarchical off-diagonal low-rank matrices."""
+"""Sums of exponentials and hierarchical off-diagonal low-rank (HODLR) matrices in JAX.
+
+A *sum of exponentials* is a kernel k(r) = Σ_m w_m λ_m^r on the lags r = 0, 1, 2, …  Two of them and
+a diagonal make the matrix
+
+    A[i, j] = lower(i - j)  for i > j,     upper(j - i)  for i < j,     diagonal  for i = j,
+
+an `ExponentialToeplitz`; on a ring every entry also sums over all images, that is, i - j + p·n for
+all turns p. Because λ^(i-j) = λ^(i-p) λ^(p-j) for every boundary p between j and i, a block of A
+that does not touch the diagonal has the rank of the number of modes (twice that on a ring),
+whatever its size.
+
+A *HODLR matrix* is any matrix with that property: the indices are halved again and again, and at
+every level the two blocks beside the diagonal are products of thin factors,
+
+    A[first, second] = U₁ V₂ᵀ,     A[second, first] = U₂ V₁ᵀ,
+
+down to dense leaves. Products, solutions and determinants then take O(n logᵏ n) operations.
+
+A worked example, with one mode of weight 1 below the diagonal and weight 2 above it:
+
+    >>> from hodlr import ExponentialToeplitz, SumOfExponentials, factorise, from_exponentials
+    >>> A = ExponentialToeplitz(
+    ...     4, SumOfExponentials([1.0], [0.5]), SumOfExponentials([2.0], [0.5]), 3.0
+    ... )
+    >>> print(A.to_dense())
+    [[3.    1.    0.5   0.25 ]
+     [0.5   3.    1.    0.5  ]
+     [0.25  0.5   3.    1.   ]
+     [0.125 0.25  0.5   3.   ]]
+    >>> from_exponentials(A, leaf_size=2).ranks
+    (1,)
+    >>> F = factorise(A)
+    >>> x = F.solve([1.0, 0.0, 0.0, 0.0])
+    >>> sign, logabs = F.slogdet()
+
+Everything is a pytree of arrays with static sizes and ranks: it works under `jax.jit`, `jax.vmap`
+(over whole matrices), `jax.grad` and `jax.jvp`. Choosing ranks by a tolerance (`tol=`) needs
+values, and so does fitting kernels; both happen outside `jit`.
+"""
 
 from hodlr.algebra import CompressInfo as CompressInfo
 from hodlr.algebra import add as add

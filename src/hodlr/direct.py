@@ -63,7 +63,7 @@ def solve(A: Structured, b: ArrayLike, *, refinements: int = 1) -> Array:
     differentiation.
     """
     x, info = solve_with_info(A, b, refinements=refinements)
-    eps = jnp.finfo(x.dtype).eps
+    eps = float(jnp.finfo(x.dtype).eps)
     good = (info.backward_error <= eps**0.5) & (info.growth <= 0.1 / eps) & jnp.all(jnp.isfinite(x))
     return eqx.error_if(
         x,

@@ -78,8 +78,9 @@ def from_entries(
         level_key, check_key = jax.random.split(jax.random.fold_in(key, level))
         trial = min(rank if rank is not None else 8, s)
         while True:
-            left, right = _cross_level(entries, tree, level, trial, level_key)
-            missed, size = _missed(entries, tree, level, left, right, check_key, n_checks)
+            left, right, missed, size = _crossed(
+                entries, tree, level, trial, level_key, check_key, n_checks
+            )
             if limit is None:
                 break
             error = float(jnp.sqrt(jnp.sum(missed**2) / jnp.maximum(jnp.sum(size**2), 1e-300)))
@@ -107,6 +108,16 @@ def from_entries(
     error = jnp.sqrt(sum(errors, jnp.zeros_like(total)) / jnp.where(total > 0, total, 1))
     largest = jnp.max(jnp.stack(worst)) if worst else jnp.zeros_like(total)
     return matrix, BuildInfo(error, largest, matrix.ranks)
+
+
+def _crossed(entries, tree, level, rank, level_key, check_key, n_checks):
+    """Factors of one level, and the errors and sizes of fresh entries; compiled as one piece."""
+
+    def build(level_key, check_key):
+        left, right = _cross_level(entries, tree, level, rank, level_key)
+        return left, right, *_missed(entries, tree, level, left, right, check_key, n_checks)
+
+    return jax.jit(build)(level_key, check_key)
 
 
 def _masked_entries(entries: Callable, n: int, i: Array, j: Array) -> Array:

@@ -1,0 +1,219 @@
+"""Construction of HODLR matrices: exact from exponentials, from dense, from entries, from
+operators."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax
+import numpy as np
+import pytest
+
+import hodlr
+from hodlr import ExponentialToeplitz, SumOfExponentials
+from random_matrices import brute_force, random_toeplitz
+
+dense = eqx.filter_jit(lambda matrix: matrix.to_dense())
+
+
+def _numerical_rank(block):
+    values = np.linalg.svd(block, compute_uv=False)
+    return int(np.sum(values > 1e-11 * values[0]))
+
+
+def _well_separated(modes, periodic, n=96):
+    """Poles far enough apart that all modes stand out of round-off in every block of 24 sites or
+    more."""
+    poles = np.linspace(-0.8, 0.85, modes)
+    return ExponentialToeplitz(
+        n,
+        SumOfExponentials(np.ones(modes), poles),
+        SumOfExponentials(-np.ones(modes), poles[::-1] * 0.9),
+        2.0,
+        periodic,
+    )
+
+
+@pytest.mark.parametrize("modes", [1, 2, 3])
+@pytest.mark.parametrize("periodic, factor", [(False, 1), (True, 2)])
+def test_rank_of_off_diagonal_blocks_is_the_number_of_modes(modes, periodic, factor):
+    """Definition 2 and Proposition 3: rank m in an open chain, 2m on a ring."""
+    matrix = _well_separated(modes, periodic, n=24 if periodic else 96)
+    full = brute_force(matrix)
+    size = full.shape[0] // 2
+    levels = 1 if periodic else 2
+    for _ in range(levels):
+        for start in range(0, full.shape[0], 2 * size):
+            a, b = slice(start, start + size), slice(start + size, start + 2 * size)
+            assert _numerical_rank(full[a, b]) == factor * modes
+            assert _numerical_rank(full[b, a]) == factor * modes
+        size //= 2
+    built = hodlr.from_exponentials(matrix, leaf_size=6)
+    assert set(built.ranks) == {factor * modes}
+
+
+def test_a_damped_oscillation_has_rank_two():
+    """Remark 4: ρ^r cos(ωr + φ) is a conjugate pair of poles."""
+    kernel = SumOfExponentials([np.exp(0.4j)], [0.9 * np.exp(1.1j)]).real
+    matrix = ExponentialToeplitz(64, kernel, kernel, 1.0)
+    full = brute_force(matrix)
+    assert np.max(np.abs(full.imag)) < 1e-15
+    assert _numerical_rank(full.real[:32, 32:]) == 2
+    assert set(hodlr.from_exponentials(matrix, leaf_size=16).ranks) == {2}
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 64, 100, 1943])
+@pytest.mark.parametrize("periodic", [False, True])
+def test_from_exponentials_is_exact(n, periodic):
+    matrix = random_toeplitz(np.random.default_rng(n), n, periodic=periodic, noise=n == 7)
+    built = hodlr.from_exponentials(matrix, leaf_size=16)
+    exact = dense(matrix) if n > 100 else brute_force(matrix)
+    assert np.max(np.abs(dense(built) - exact)) <= 1e-13
+    if n == 1943:
+        stored = sum(a.size for a in jax.tree.leaves(built))
+        assert stored <= 2 * 2 * n * max(built.ranks) + built.tree.leaf_size**2 + 4 * n
+
+
+@eqx.filter_jit
+def _views(matrix, x):
+    sites = jnp.arange(matrix.shape[0])
+    return {
+        "entries": matrix.entries(sites[:, None], sites[None, :]),
+        "transpose": matrix.T.to_dense().T,
+        "adjoint": jnp.conj(matrix.H.to_dense().T),
+        "unshared": matrix.unshared().to_dense(),
+        "product": matrix @ jnp.eye(matrix.shape[0], dtype=matrix.dtype),
+        "vector": jnp.stack([matrix @ x, matrix.T.T @ x], axis=1),
+        "diagonal": jnp.diag(matrix.diagonal()),
+        "trace": matrix.trace(),
+    }
+
+
+@pytest.mark.parametrize("n, leaf_size", [(1, 3), (29, 8)])
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_from_dense_and_views(n, leaf_size, dtype):
+    rng = np.random.default_rng(n)
+    full = np.asarray(dense(random_toeplitz(rng, n, dtype=dtype, periodic=True)))
+    built = hodlr.from_dense(full, leaf_size=leaf_size)
+    x = rng.normal(size=n).astype(dtype)
+    views = _views(built, x)
+    np.testing.assert_allclose(views.pop("vector")[:, 0], full @ x, atol=1e-11)
+    np.testing.assert_allclose(views.pop("trace"), np.trace(full), atol=1e-11)
+    np.testing.assert_allclose(views.pop("diagonal"), np.diag(np.diag(full)), atol=1e-12)
+    for name, view in views.items():
+        np.testing.assert_allclose(view, full, atol=1e-11, err_msg=name)
+
+
+def test_from_dense_meets_its_tolerance():
+    x = np.linspace(0, 1, 60)
+    full = 1 / (0.05 + np.abs(x[:, None] - x[None, :] ** 1.1))
+    errors = []
+    for tol in (1e-3, 1e-6):
+        built = hodlr.from_dense(full, tol=tol, leaf_size=15)
+        errors.append(np.linalg.norm(dense(built) - full) / np.linalg.norm(full))
+        assert errors[-1] <= tol
+    assert errors[1] < errors[0]
+
+
+def test_from_dense_differentiates_at_repeated_singular_values():
+    """The identity off the diagonal has equal singular values, where the derivative of an SVD is
+    infinite."""
+    full = jnp.asarray(np.kron([[0.0, 1.0], [1.0, 0.0]], np.eye(4)) + np.diag(np.arange(8.0)))
+    weights = jnp.asarray(np.random.default_rng(3).normal(size=(8, 8)))
+    slope = jax.grad(
+        lambda a: jnp.sum(weights * hodlr.from_dense(a, rank=4, leaf_size=4).to_dense())
+    )(full)
+    np.testing.assert_allclose(slope, weights, atol=1e-12)
+
+
+def _log_kernel(i, j):
+    s, t = (2 * jnp.pi / 80 * k.astype(float) for k in (i, j))
+    x, y, u, v = 2 * jnp.cos(s), jnp.sin(s), 2 * jnp.cos(t), jnp.sin(t)
+    distance = (x - u) ** 2 + (y - v) ** 2
+    return jnp.where(i == j, 1.0, -0.5 * jnp.log(jnp.where(i == j, 1.0, distance)))
+
+
+def test_from_entries_meets_its_tolerance_and_reports_it():
+    built, info = hodlr.from_entries(_log_kernel, 80, tol=1e-8, leaf_size=20, key=jax.random.key(0))
+    sites = np.arange(80)
+    full = np.asarray(_log_kernel(sites[:, None] + 0 * sites, sites + 0 * sites[:, None]))
+    assert np.linalg.norm(dense(built) - full) <= 1e-7 * np.linalg.norm(full)
+    assert info.error <= 1e-8
+    assert info.ranks == built.ranks
+
+
+def test_from_entries_reports_a_miss():
+    def rough(i, j):
+        return jnp.cos(((i * 7919 + j * j * 104729) % 1009).astype(float))
+
+    with pytest.raises(ValueError, match="finite"):
+        hodlr.from_entries(
+            lambda i, j: jnp.where(i == j, 1.0, jnp.nan),
+            40,
+            tol=1e-6,
+            leaf_size=8,
+            key=jax.random.key(0),
+        )
+    _, info = hodlr.from_entries(rough, 64, rank=4, leaf_size=32, key=jax.random.key(0))
+    assert info.error > 0.1
+
+
+def test_from_entries_differentiates():
+    def loss(scale):
+        built, _ = hodlr.from_entries(
+            lambda i, j: jnp.exp(-scale * jnp.abs(i - j).astype(float)),
+            40,
+            rank=2,
+            leaf_size=10,
+            key=jax.random.key(1),
+        )
+        return jnp.sum(jnp.sin(built.to_dense()))
+
+    sites = jnp.arange(40)
+
+    def exact(scale):
+        return jnp.sum(
+            jnp.sin(jnp.exp(-scale * jnp.abs(sites[:, None] - sites[None, :]).astype(float)))
+        )
+
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(0.3), jax.grad(exact)(0.3), rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_from_operator(dtype):
+    matrix = random_toeplitz(np.random.default_rng(5), 37, dtype=dtype, periodic=True)
+    operator = hodlr.HODLROperator(matrix)
+    built, info = jax.jit(
+        lambda op: hodlr.from_operator(op, rank=5, leaf_size=10, key=jax.random.key(0))
+    )(operator)
+    assert np.max(np.abs(dense(built) - dense(matrix))) <= 1e-11
+    assert info.error <= 1e-12
+
+
+def test_from_operator_reports_a_rank_too_small():
+    operator = hodlr.HODLROperator(random_toeplitz(np.random.default_rng(5), 30))
+    build = jax.jit(
+        lambda op: hodlr.from_operator(
+            op, rank=1, oversampling=0, leaf_size=15, key=jax.random.key(0)
+        )
+    )
+    assert build(operator)[1].error > 1e-4
+
+
+def test_refused_input():
+    with pytest.raises(ValueError, match="square"):
+        hodlr.from_dense(np.ones((3, 4)))
+    with pytest.raises(ValueError, match="NaN"):
+        hodlr.from_dense(np.full((3, 3), np.nan))
+    with pytest.raises(ValueError, match="not both"):
+        hodlr.from_dense(np.eye(3), rank=1, tol=0.1)
+    with pytest.raises(ValueError, match="rank >= 1"):
+        hodlr.from_dense(np.eye(3), rank=0)
+    with pytest.raises(TypeError, match="rank= there"):
+        jax.jit(lambda a: hodlr.from_dense(a, tol=0.1))(np.eye(8))
+    with pytest.raises(ValueError, match="leaf_size"):
+        hodlr.from_dense(np.eye(3), leaf_size=0)
+    with pytest.raises(ValueError, match="must have shape"):
+        hodlr.from_dense(np.eye(3)) @ np.ones(4)
+    with pytest.raises(TypeError, match="floating-point"):
+        hodlr.from_entries(lambda i, j: i + j, 5, rank=1, key=jax.random.key(0))
+    assert lineax.is_symmetric(hodlr.HODLROperator(hodlr.from_dense(np.eye(3)))) is False

@@ -1,0 +1,165 @@
+"""Direct solution against numpy: solve, log-determinant, inverse, derivatives, singular input."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hodlr
+from hodlr import SumOfExponentials
+from random_matrices import brute_force, epsilon, random_toeplitz
+
+
+@eqx.filter_jit
+def _everything(matrix, b):
+    f = hodlr.factorise(matrix)
+    imaginary = jax.lax.complex(jnp.zeros_like(b.real), b.real)
+    solutions = {
+        "plain": f.solve(b),
+        "vector": f.solve(b[:, 0])[:, None],
+        "transpose": f.solve(b, transpose=True),
+        "conj": f.solve(b, conj=True, refinements=1),
+        "adjoint": f.inverse().H @ b,
+        "complex": f.solve(imaginary),
+        "checked": hodlr.solve(matrix, b),
+    }
+    return solutions, f.slogdet(), f.inverse_diagonal(), f.residual(f.solve(b), b)
+
+
+@pytest.mark.parametrize(
+    "n, dtype, periodic",
+    [
+        (1, "float64", False),
+        (7, "complex128", True),
+        (33, "float32", False),
+        (50, "complex64", True),
+        (37, "float64", True),
+    ],
+)
+@pytest.mark.parametrize("form", ["exponential", "hodlr"])
+def test_against_numpy(n, dtype, periodic, form):
+    rng = np.random.default_rng(n)
+    matrix = random_toeplitz(
+        rng, n, dtype=dtype, periodic=periodic, largest=0.9, noise=n == 33, diagonal=-3.0
+    )
+    full = brute_force(matrix)
+    b = rng.normal(size=(n, 2)).astype(dtype)
+    if form == "hodlr":
+        matrix = hodlr.from_exponentials(matrix, leaf_size=10)
+    solutions, (sign, logabs), diagonal, residual = _everything(matrix, b)
+    exact = np.linalg.solve(full, b)
+    views = {
+        "plain": exact,
+        "vector": exact[:, :1],
+        "transpose": np.linalg.solve(full.T, b),
+        "conj": np.linalg.solve(full.conj(), b),
+        "adjoint": np.linalg.solve(full.conj().T, b),
+        "complex": np.linalg.solve(full, 1j * b.real),
+        "checked": exact,
+    }
+    scale = 50 * epsilon(dtype) * np.linalg.cond(full)
+    for name, reference in views.items():
+        assert np.linalg.norm(np.asarray(solutions[name]) - reference) <= scale * np.linalg.norm(
+            reference
+        ), name
+    exact_sign, exact_logabs = np.linalg.slogdet(full)
+    assert abs(complex(sign) - exact_sign) <= scale * n
+    assert abs(float(logabs) - exact_logabs) <= scale * n
+    exact_diagonal = np.diag(np.linalg.inv(full))
+    assert np.linalg.norm(np.asarray(diagonal) - exact_diagonal) <= scale * np.linalg.norm(
+        exact_diagonal
+    )
+    assert residual <= scale
+
+
+@pytest.mark.parametrize("form", ["exponential", "hodlr"])
+def test_derivatives_against_finite_differences(form):
+    rng = np.random.default_rng(3)
+    base = random_toeplitz(rng, 17, periodic=True, noise=True)
+    b = jnp.asarray(rng.normal(size=17))
+    direction = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape)) * 0.01, base)
+
+    def moved(t):
+        matrix = jax.tree.map(lambda a, d: a + t * d, base, direction)
+        return hodlr.from_exponentials(matrix, leaf_size=5) if form == "hodlr" else matrix
+
+    @jax.jit
+    def value(t):
+        f = hodlr.factorise(moved(t))
+        return jnp.sum(f.solve(b) ** 2) + f.slogdet()[1]
+
+    h = 1e-4
+    first = (value(h) - value(-h)) / (2 * h)
+    second = (value(h) - 2 * value(0.0) + value(-h)) / h**2
+    np.testing.assert_allclose(jax.jit(jax.grad(value))(0.0), first, rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(lambda t: jax.jvp(value, (t,), (1.0,))[1])(0.0), first, rtol=1e-6
+    )
+    np.testing.assert_allclose(jax.jit(jax.grad(jax.grad(value)))(0.0), second, rtol=1e-3)
+
+
+def test_vmap_over_whole_matrices():
+    rng = np.random.default_rng(6)
+    members = [random_toeplitz(rng, 20, periodic=True) for _ in range(3)]
+    batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    b = jnp.asarray(rng.normal(size=20))
+    both = eqx.filter_jit(
+        eqx.filter_vmap(
+            lambda m: (hodlr.solve(m, b), hodlr.solve(hodlr.from_exponentials(m, leaf_size=5), b))
+        )
+    )
+    fast, general = both(batch)
+    for one, x, y in zip(members, fast, general, strict=True):
+        exact = np.linalg.solve(brute_force(one), b)
+        np.testing.assert_allclose(x, exact, atol=1e-10)
+        np.testing.assert_allclose(y, exact, atol=1e-10)
+
+
+def test_phase_of_the_determinant_differentiates():
+    rng = np.random.default_rng(8)
+    matrix = random_toeplitz(rng, 11, dtype="complex128")
+    full = brute_force(matrix)
+
+    def phase(t):
+        sign, _ = hodlr.slogdet(hodlr.add_diagonal(matrix, t + 0j))
+        return jnp.angle(sign)
+
+    exact = np.trace(np.linalg.inv(full)).imag
+    np.testing.assert_allclose(jax.jit(jax.grad(phase))(0.0), exact, rtol=1e-10)
+
+
+def test_singular_input_is_refused_or_reported():
+    flat = SumOfExponentials([1.0], [1.0])
+    ones = hodlr.ExponentialToeplitz(24, flat, flat, 1.0)
+    b = np.random.default_rng(0).normal(size=24)
+    for matrix in (ones, hodlr.from_exponentials(ones, leaf_size=6)):
+        with pytest.raises(Exception, match="singular to working precision"):
+            hodlr.solve(matrix, b)
+        x, info = hodlr.solve_with_info(matrix, b)
+        assert not (info.backward_error < 1e-8 and info.growth < 1e12)
+        assert not np.linalg.norm(x) < 1e10 or not np.all(np.isfinite(x))
+    sign, logabs = hodlr.slogdet(hodlr.from_dense(np.diag([1.0, 0.0, 2.0])))
+    assert sign == 0 and logabs == -np.inf
+
+
+def test_refinement_recovers_lost_digits():
+    """Small pivots inside the diagonal blocks lose digits that the matrix itself does not."""
+    rng = np.random.default_rng(1)
+    full = rng.normal(size=(16, 16))
+    full[np.arange(16), np.arange(16)] = 1e-7
+    f = hodlr.factorise(hodlr.from_dense(full, leaf_size=1))
+    b = rng.normal(size=16)
+    exact = np.linalg.solve(full, b)
+    raw = np.linalg.norm(f.solve(b) - exact)
+    assert np.linalg.norm(f.solve(b, refinements=2) - exact) <= 1e-3 * raw
+
+
+def test_refused_input():
+    matrix = random_toeplitz(np.random.default_rng(0), 5)
+    with pytest.raises(TypeError, match="from_dense"):
+        hodlr.factorise(np.eye(3))
+    with pytest.raises(ValueError, match="must have shape"):
+        hodlr.factorise(matrix).solve(np.ones(4))
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        hodlr.solve(matrix, np.full(5, np.nan))
