@@ -67,10 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     # Energies and the solver need double precision; the network chooses its own.
     jax.config.update("jax_enable_x64", True)
-    # One device per core shares the chains among them. Where a computation has already run, as
-    # inside a notebook, the number is fixed, and any number gives the same results.
-    with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    _use_cores(os.cpu_count() or 1)
     try:
         return app(arguments, prog_name="dyson", standalone_mode=False) or 0
     except (RunError, SettingsError) as error:
@@ -88,6 +85,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sentence = format_message()
         # Without a command the help has been shown, and there is nothing to add.
         return _complain(sentence, 2) if sentence else 2
+
+
+def _use_cores(number: int) -> None:
+    """Share the chains among so many devices of the processor, unless the environment says else.
+
+    Where a computation has already run, as inside a notebook, their number is fixed; it changes
+    results by no more than the order of sums.
+    """
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", number)
 
 
 def _settings_options(names: Sequence[str], *, optional: bool = False) -> Callable:
@@ -163,7 +171,8 @@ def resume_command(
     run = RunDirectory.open(directory)
     changes = {name: value for name, value in values.items() if value is not None}
     settings = dataclasses.replace(run.settings, **changes)
-    saved = run.saved_step()
+    saved, devices = run.saved()
+    _use_cores(devices)  # sums in the same order, for the same bits, on a machine with other cores
     if settings.steps <= saved:
         raise RunError(f"{directory} has taken {saved} steps already; give --steps a larger number")
     problem = build(settings)

@@ -15,6 +15,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from dyson import checkpoint
 from dyson.checkpoint import CheckpointError
 from dyson.settings import Settings, SettingsError
@@ -85,7 +87,7 @@ class RunDirectory:
         settings = dataclasses.replace(self.settings, **values)
         if settings == self.settings:
             return self
-        note = {"after_step": self.saved_step()} | values
+        note = {"after_step": self.saved()[0]} | values
         run = RunDirectory(self.path, settings, (*self.changes, note))
         run._write_config()
         return run
@@ -93,7 +95,8 @@ class RunDirectory:
     def save_state(self, state: Any, step: int) -> None:
         """Replace the checkpoint."""
         try:
-            checkpoint.save(self.path / "checkpoint.npz", state, {"step": step})
+            metadata = {"step": step, "devices": jax.device_count()}
+            checkpoint.save(self.path / "checkpoint.npz", state, metadata)
         except OSError as error:
             raise RunError(f"cannot write to {self.path}: {_reason(error)}") from error
 
@@ -104,16 +107,18 @@ class RunDirectory:
         except CheckpointError as error:
             raise RunError(str(error)) from error
 
-    def saved_step(self) -> int:
-        """The step of the checkpoint."""
+    def saved(self) -> tuple[int, int]:
+        """The step of the checkpoint, and the number of devices that it was computed on."""
         file = self.path / "checkpoint.npz"
         try:
             metadata = checkpoint.load_metadata(file)
         except CheckpointError as error:
             raise RunError(str(error)) from error
-        if not isinstance(metadata, dict) or type(metadata.get("step")) is not int:
+        metadata = metadata if isinstance(metadata, dict) else {}
+        step, devices = metadata.get("step"), metadata.get("devices")
+        if type(step) is not int or type(devices) is not int:
             raise RunError(f"{file} does not say which step it was written after")
-        return metadata["step"]
+        return step, devices
 
     def append(self, record: Record) -> None:
         """Add one line to the metrics."""

@@ -187,7 +187,6 @@ def evaluate(problem: Problem, state: Any, *, batches: int, seed: int) -> Record
     return record | compare(problem, record)
 
 
-
 def compare(problem: Problem, record: Record) -> Record:
     """Energies per site, and the relative error where the exact energy is known."""
     n_sites, energy, error = problem.hamiltonian.n_sites, record["energy"], record["error"]

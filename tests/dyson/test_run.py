@@ -2,10 +2,12 @@ import dataclasses
 import json
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dyson import checkpoint
 from dyson.run import RunDirectory, RunError
 from dyson.settings import Settings, SettingsError, option_of
 
@@ -61,7 +63,7 @@ def test_a_run_directory_keeps_settings_metrics_and_state(tmp_path):
 
     again = RunDirectory.open(tmp_path / "new" / "run")
     assert again.settings == settings
-    assert again.saved_step() == 2
+    assert again.saved() == (2, jax.device_count())
     np.testing.assert_array_equal(again.load_state(state)["x"], state["x"])
     again.forget_after(2)
     assert again.records() == [
@@ -156,7 +158,7 @@ def test_a_line_cut_short_is_dropped_and_a_damaged_one_is_reported(tmp_path):
 
 def test_missing_and_damaged_checkpoints_are_reported(tmp_path):
     run = RunDirectory.create(tmp_path / "run", Settings())
-    for action in (run.saved_step, lambda: run.load_state({})):
+    for action in (run.saved, lambda: run.load_state({})):
         with pytest.raises(RunError, match="cannot read .*checkpoint.npz: No such file"):
             action()
     run.save_state({"x": jnp.ones(2)}, 1)
@@ -164,7 +166,10 @@ def test_missing_and_damaged_checkpoints_are_reported(tmp_path):
         run.load_state({"x": jnp.ones(3)})
     (run.path / "checkpoint.npz").write_bytes(b"")
     with pytest.raises(RunError, match="damaged or not a checkpoint"):
-        run.saved_step()
+        run.saved()
+    checkpoint.save(run.path / "checkpoint.npz", {}, {"step": 3})
+    with pytest.raises(RunError, match="does not say which step it was written after"):
+        run.saved()
 
 
 def test_a_directory_that_vanished_is_reported(tmp_path):
