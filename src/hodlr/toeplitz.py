@@ -23,8 +23,9 @@ from hodlr.exponentials import (
 )
 
 # Below this size a dense product beats two transforms and their overhead (measured on one CPU
-# core).
-_DENSE_SIZE = 64
+# Below this size a dense product beats two transforms and their overhead. Much above, building the
+# matrices costs more than it saves when kernels are many, and most of all in reverse mode.
+_DENSE_SIZE = 32
 # Rows of one dense block in the chunked scan: the block product then costs about as much as the
 # modes.
 _CHUNK = 64
@@ -72,7 +73,7 @@ def toeplitz_matvec(column: ArrayLike, row: ArrayLike, x: ArrayLike) -> Array:
     """T @ x for T[i, j] = column[i - j] (i ≥ j), row[j - i] (i < j); row[0] is ignored.
 
     column, row: (n,); x: (n,) or (n, k); real or complex. O(n log n) by a padded transform of
-    smooth length for every n, prime or not (dense below 64, where that is faster). The error is
+    smooth length for every n, prime or not (dense below 32, where that is faster). The error is
     about eps·‖T‖·‖x‖. Linear in both the kernel and x; batch further axes with `jax.vmap`.
     """
     column, row, x = promote(column, row, x)
