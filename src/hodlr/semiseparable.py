@@ -13,6 +13,7 @@ depth is log₂ n; a ring closes the last one on itself.
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -107,7 +108,9 @@ class ExponentialFactorisation(AbstractFactorisation):
         through = table[counts]
         joins = []
         for _ in range(tree.depth):
-            join, response, through = _compose(response, through, forward)
+            join, response, through = jax.lax.optimization_barrier(
+                _compose(response, through, forward)
+            )
             joins.append(join)
         self.joins = tuple(joins)
         self.closing = self.ring = None
@@ -134,13 +137,14 @@ class ExponentialFactorisation(AbstractFactorisation):
         sent = jnp.swapaxes(self.outgoing, -1, -2) @ x
         exchanges = []
         for join in self.joins:
-            t, sent = join.send(sent, forward)
+            # Without a barrier XLA may fuse the levels and recompute each one for both its uses.
+            t, sent = jax.lax.optimization_barrier(join.send(sent, forward))
             exchanges.append(t)
         arriving = jnp.zeros_like(sent)
         if self.ring is not None:
             arriving = self.ring.solve(self.closing * sent)
         for join, t in zip(reversed(self.joins), reversed(exchanges), strict=True):
-            arriving = join.receive(t, arriving, forward)
+            arriving = jax.lax.optimization_barrier(join.receive(t, arriving, forward))
         return (x - self.solved @ arriving).reshape(tree.padded, columns)[:n]
 
     def _blocks(self) -> list[BatchedLU]:

@@ -70,7 +70,7 @@ def test_against_numpy(n, dtype, periodic, form):
     assert np.linalg.norm(np.asarray(diagonal) - exact_diagonal) <= scale * np.linalg.norm(
         exact_diagonal
     )
-    assert residual <= scale
+    assert float(residual) <= scale
 
 
 @pytest.mark.parametrize("form", ["exponential", "hodlr"])
@@ -78,7 +78,7 @@ def test_derivatives_against_finite_differences(form):
     rng = np.random.default_rng(3)
     base = random_toeplitz(rng, 17, periodic=True, noise=True)
     b = jnp.asarray(rng.normal(size=17))
-    direction = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape)) * 0.01, base)
+    direction = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape)) * 0.1, base)
 
     def moved(t):
         matrix = jax.tree.map(lambda a, d: a + t * d, base, direction)
