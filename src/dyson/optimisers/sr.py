@@ -38,7 +38,7 @@ class NaturalGradientState(NamedTuple):
     distance: Float[Array, ""]
 
 
-def annealed_rate(start: float = 0.08, hold: int = 40, halving: int = 30) -> Schedule:
+def annealed_rate(start: float = 0.08, hold: int = 40, halving: int = 50) -> Schedule:
     """``start`` for ``hold`` steps, then falling like 1/t, to one half after ``halving`` more.
 
     A step is one of Euler's in imaginary time, stable for excitations below 2 / rate unless the
