@@ -93,7 +93,7 @@ class Settings:
 
     steps: int = _setting(250, "Optimisation steps.", "Training", minimum=1)
     seed: int = _setting(0, "Seed of all random numbers.", "Training", minimum=0, maximum=2**32 - 1)
-    chains: int = _setting(192, "Markov chains.", "Training", minimum=2)
+    chains: int = _setting(128, "Markov chains.", "Training", minimum=2)
     chain_length: int = _setting(4, "Samples of each chain per step.", "Training", minimum=1)
     sweeps: int = _setting(1, "Sweeps between two samples of a chain.", "Training", minimum=1)
     learning_rate: float = _setting(
