@@ -64,7 +64,7 @@ def growth() -> None:
         }
         for name, (function, arguments) in cases.items():
             compiled = jax.jit(function).lower(*arguments).compile()
-            cost = compiled.cost_analysis()
+            cost = compiled.cost_analysis() or {}
             operations = float(cost["flops"])
             if name == "factorise":
                 operations += _lapack_operations(n, general.tree.leaf_size, general.ranks)
@@ -83,8 +83,8 @@ def growth() -> None:
 
 def compare(n: int = 16384) -> None:
     """Solve and log-determinant beside the packages that do the same for Gaussian processes."""
-    import celerite2
-    import george
+    import celerite2  # pyright: ignore[reportMissingImports]  (the bench extra)
+    import george  # pyright: ignore[reportMissingImports]
 
     rng = np.random.default_rng(0)
     matrix, y = _noisy_matrix(n), rng.normal(size=n)

@@ -48,7 +48,11 @@ def from_dense(
         node = np.arange(2**level)
         off = jnp.stack([blocks[node, 0, :, node, 1], blocks[node, 1, :, node, 0]], axis=1)
         parts = parts_of_blocks(off)
-        keep = min(rank, s) if budget is None else rank_for(parts.values, budget, "from_dense")
+        if rank is not None:
+            keep = min(rank, s)
+        else:
+            assert budget is not None  # exactly one of rank and tol is given
+            keep = rank_for(parts.values, budget, "from_dense")
         left, right = truncate_blocks(off, parts, keep)
         rows.append(left)
         cols.append(right[:, ::-1])

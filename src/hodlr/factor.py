@@ -209,11 +209,9 @@ class HODLRFactorisation(AbstractFactorisation):
         widths = [u.shape[-1] for u in a.rows]
         columns = [u.reshape(tree.padded, -1) for u in a.rows]
         # The factors of all levels above are solved together, one batch of columns, root first.
-        y = (
-            _by_node(self.leaf.solve, tree.n_leaves, jnp.concatenate(columns, -1))
-            if columns
-            else None
-        )
+        y = jnp.zeros((tree.padded, 0), a.dtype)
+        if columns:
+            y = _by_node(self.leaf.solve, tree.n_leaves, jnp.concatenate(columns, -1))
         solved, small = [], []
         for level in reversed(range(tree.depth)):
             before = sum(widths[:level])

@@ -196,7 +196,7 @@ def fit_exponentials(
             f"{samples.shape}."
         )
     samples = samples.astype(complex if np.iscomplexobj(samples) else float)
-    check_finite("the kernel to fit", samples)
+    check_finite("the kernel to fit", jnp.asarray(samples))
     if np.max(np.abs(samples)) <= tol:
         zero = np.zeros(1, samples.dtype)
         return _as_sum(zero, zero), _certificate(zero, zero, samples)
@@ -314,8 +314,8 @@ def truncate(
     new_poles, vectors = np.linalg.eig(out.T @ (poles[:, None] * into))
     inputs = np.linalg.solve(vectors, out.T @ source)
     new_weights = (source @ into @ vectors) * inputs / new_poles
-    if not complex_input and not np.any(np.abs(new_poles.imag) > 1e-12):
-        new_weights, new_poles = new_weights.real, new_poles.real
+    if not complex_input and not np.any(np.abs(np.imag(new_poles)) > 1e-12):
+        new_weights, new_poles = np.real(new_weights), np.real(new_poles)
     dtype = np.result_type(new_weights.dtype, np.asarray(kernel.weights).dtype)
     result = _as_sum(new_weights.astype(dtype), new_poles.astype(dtype))
     return result, TruncationInfo(keep, float(bounds[keep]))

@@ -43,13 +43,13 @@ class _Join(eqx.Module):
         a = self.system.solve(sent[:, m:] - self.back @ sent[:, :m])
         return jnp.concatenate([sent[:, :m] - self.forth @ a, a], axis=1)
 
-    def send(self, g: Array, forward: Array) -> tuple[Array, Array]:
+    def send(self, g: Array, forward: np.ndarray) -> tuple[Array, Array]:
         """The exchange t without arrivals (pairs, k, columns), and what the pair then sends."""
         left, right = g[0::2], g[1::2]
         t = self.exchange(jnp.where(forward, left, right))
         return t, jnp.where(forward, right, left) + self.onward @ t
 
-    def receive(self, t: Array, alpha: Array, forward: Array) -> Array:
+    def receive(self, t: Array, alpha: Array, forward: np.ndarray) -> Array:
         """What arrives at the 2·pairs children when alpha arrives at the pairs."""
         exchanged = self.arrive[..., None] * alpha + t - self.respond @ alpha
         left = jnp.where(forward, alpha, exchanged)
@@ -141,7 +141,7 @@ class ExponentialFactorisation(AbstractFactorisation):
             t, sent = jax.lax.optimization_barrier(join.send(sent, forward))
             exchanges.append(t)
         arriving = jnp.zeros_like(sent)
-        if self.ring is not None:
+        if self.ring is not None and self.closing is not None:
             arriving = self.ring.solve(self.closing * sent)
         for join, t in zip(reversed(self.joins), reversed(exchanges), strict=True):
             arriving = jax.lax.optimization_barrier(join.receive(t, arriving, forward))
@@ -170,7 +170,7 @@ def _compose(response: Array, through: Array, forward: np.ndarray) -> tuple[_Joi
     outer = jnp.where(forward[:, None], right, left)
     arrive = jnp.where(forward, left_through, right_through)
     leave = jnp.where(forward, right_through, left_through)
-    identity = np.eye(forward.size, dtype=response.dtype)
+    identity = jnp.eye(forward.size, dtype=response.dtype)
     m = int(forward.sum())
     forth, back = inner[:, :m, m:], inner[:, m:, :m]
     system = BatchedLU(identity[m:, m:] - back @ forth)

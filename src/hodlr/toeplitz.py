@@ -11,6 +11,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike
 
 from hodlr.exponentials import (
@@ -40,12 +41,6 @@ def _product_lengths(n: int, column: Array, x: Array) -> None:
         raise ValueError(
             f"x must have shape ({n},) or ({n}, k) to match the matrix, but got {x.shape}."
         )
-
-
-def _dense(column: Array, row: Array) -> Array:
-    n = column.shape[0]
-    lag = jnp.arange(n)[:, None] - jnp.arange(n)[None, :]
-    return jnp.concatenate([column, row[:0:-1]])[lag % (2 * n - 1)]
 
 
 def _fft_product(kernel: Array, length: int, n: int, x: Array) -> Array:
@@ -156,7 +151,8 @@ class ExponentialToeplitz(eqx.Module):
         self.lower, self.upper = SumOfExponentials(wl, pl), SumOfExponentials(wu, pu)
         self.diagonal, self.n, self.periodic = diagonal, n, bool(periodic)
         if periodic:
-            ring_closure(pl, n), ring_closure(pu, n)
+            for poles in (pl, pu):
+                ring_closure(poles, n)  # refuses what cannot be closed
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -242,7 +238,7 @@ class ExponentialToeplitz(eqx.Module):
         """A @ x for x (n,) or (n, k): by the chunked scan where its n·(128 + 4·modes) multiply-adds
         (four times as many for complex modes) cost less than the padded transforms' 20·n·log₂(2n),
         else by FFT."""
-        if not isinstance(x, (jax.Array, jax.core.Tracer)) and not hasattr(x, "__array__"):
+        if not isinstance(x, (jax.Array, Tracer)) and not hasattr(x, "__array__"):
             return NotImplemented
         x = jnp.asarray(x)
         per_site = 4 * (self.lower.modes + self.upper.modes) + 2 * _CHUNK
