@@ -11,7 +11,7 @@ from dyson.jacobian import log_derivatives
 from dyson.local_energy import local_energies
 from dyson.mixers import S4D, Mixer, RealPoles
 from dyson.networks import DysonNet, SpinFlip
-from dyson.optimisers import minsr, sr
+from dyson.optimisers import minsr, spring, sr
 from dyson.samplers import Metropolis, Sampler
 from dyson.updates import LocalUpdates, Proposal, Recompute
 from dyson.vmc import VMC, NonFiniteError, VMCInfo, VMCState
@@ -39,6 +39,7 @@ __all__ = [
     "local_energies",
     "log_derivatives",
     "minsr",
+    "spring",
     "sr",
     "statistics",
 ]

@@ -91,7 +91,7 @@ class Settings:
         32, "Bits of the network's floating-point numbers.", "Network", choices=(32, 64)
     )
 
-    steps: int = _setting(200, "Optimisation steps.", "Training", minimum=1)
+    steps: int = _setting(150, "Optimisation steps.", "Training", minimum=1)
     seed: int = _setting(0, "Seed of all random numbers.", "Training", minimum=0, maximum=2**32 - 1)
     chains: int = _setting(128, "Markov chains.", "Training", minimum=2)
     chain_length: int = _setting(4, "Samples of each chain per step.", "Training", minimum=1)

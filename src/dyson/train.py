@@ -18,7 +18,7 @@ import optax
 from dyson import exact
 from dyson.hamiltonians import Hamiltonian, Ising
 from dyson.networks import DysonNet, Network, SpinFlip
-from dyson.optimisers import annealed_rate, decaying_shift, minsr, sr
+from dyson.optimisers import annealed_rate, decaying_shift, spring
 from dyson.run import Record, RunDirectory
 from dyson.samplers import Metropolis
 from dyson.settings import Settings, SettingsError
@@ -73,7 +73,7 @@ def build(settings: Settings) -> Problem:
             return SpinFlip(model) if projected else model
 
         sampler = Metropolis(hamiltonian, settings.chains, sweeps=settings.sweeps)
-        optimiser = _optimiser(settings, eqx.filter_eval_shape(network, jax.random.key(0)))
+        optimiser = _optimiser(settings)
         vmc = VMC(hamiltonian, sampler, optimiser, chain_length=settings.chain_length)
     except (ValueError, TypeError) as error:
         raise SettingsError(str(error)) from error
@@ -85,20 +85,12 @@ def build(settings: Settings) -> Problem:
     return Problem(hamiltonian, vmc, initial_state)
 
 
-def _optimiser(settings: Settings, model: Network) -> optax.GradientTransformationExtraArgs:
-    """Natural gradient with whichever of its two equal forms has the smaller matrix."""
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(model) if _is_parameter(leaf))
-    rows = settings.chains * settings.chain_length * (2 if settings.complex_head else 1)
-    method = sr if parameters < rows else minsr
-    return method(
+def _optimiser(settings: Settings) -> optax.GradientTransformationExtraArgs:
+    return spring(
         annealed_rate(settings.learning_rate),
         shift=decaying_shift(settings.shift, settings.shift_floor),
         trust_region=settings.trust_region,
     )
-
-
-def _is_parameter(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
 def start(run: RunDirectory, problem: Problem) -> Any:

@@ -8,7 +8,7 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from dyson import SpinFlip, log_derivatives, minsr, sr
+from dyson import SpinFlip, log_derivatives, minsr, spring, sr
 from dyson.optimisers import annealed_rate, decaying_shift
 from dyson.optimisers.sr import force
 from dyson.spins import random_spins
@@ -62,7 +62,34 @@ def test_both_forms_solve_the_defining_equation(n, parts):
         assert abs(float(state.distance) / distance - 1) < 1e-9 and int(state.count) == 1
 
 
-@pytest.mark.parametrize("make", [sr, minsr])
+def test_spring_solves_for_what_the_step_before_leaves():
+    (first, e1), (second, e2) = samples(4, n=5), samples(5, n=5)
+    optimiser = spring(0.5, shift=1e-3, trust_region=1e9, momentum=0.7)
+    state = optimiser.init(jnp.zeros(7))
+    kept = np.zeros(7)
+    for derivatives, energies in ((first, e1), (second, e2)):
+        updates, state = optimiser.update(
+            jnp.zeros(7), state, derivatives=derivatives, energies=energies
+        )
+        o, e = np.asarray(derivatives[:, 0]), np.asarray(energies)
+        x, eps = (o - o.mean(0)) / 5**0.5, (e - e.mean()) / 5**0.5
+        rest = np.linalg.solve(x @ x.T + 1e-3 * np.eye(5), eps - 0.7 * x @ kept)
+        kept = 0.7 * kept + x.T @ rest
+        np.testing.assert_allclose(updates, -0.5 * kept, rtol=1e-9)
+    with pytest.raises(ValueError, match="0 <= momentum < 1, got 1"):
+        spring(momentum=1)
+
+
+def test_spring_without_memory_is_minsr():
+    derivatives, energies = samples(6)
+    results = []
+    for optimiser in (spring(momentum=0), minsr()):
+        arguments = {"derivatives": derivatives, "energies": energies}
+        results.append(optimiser.update(jnp.zeros(7), optimiser.init(jnp.zeros(7)), **arguments)[0])
+    np.testing.assert_allclose(*results, rtol=1e-12)
+
+
+@pytest.mark.parametrize("make", [sr, minsr, spring])
 def test_trust_region_shortens_and_keeps_the_direction(make):
     derivatives, energies = samples(1)
     steps = []

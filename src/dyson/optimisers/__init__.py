@@ -1,5 +1,6 @@
 """Optimisers: optax transformations that also see the samples."""
 
+from dyson.optimisers.spring import SpringState, spring
 from dyson.optimisers.sr import (
     NaturalGradientState,
     annealed_rate,
@@ -8,4 +9,12 @@ from dyson.optimisers.sr import (
     sr,
 )
 
-__all__ = ["NaturalGradientState", "annealed_rate", "decaying_shift", "minsr", "sr"]
+__all__ = [
+    "NaturalGradientState",
+    "SpringState",
+    "annealed_rate",
+    "decaying_shift",
+    "minsr",
+    "spring",
+    "sr",
+]

@@ -38,7 +38,7 @@ class NaturalGradientState(NamedTuple):
     distance: Float[Array, ""]
 
 
-def annealed_rate(start: float = 0.08, hold: int = 40, halving: int = 50) -> Schedule:
+def annealed_rate(start: float = 0.08, hold: int = 40, halving: int = 20) -> Schedule:
     """``start`` for ``hold`` steps, then falling like 1/t, to one half after ``halving`` more.
 
     A step is one of Euler's in imaginary time, stable for excitations below 2 / rate unless the
@@ -73,7 +73,7 @@ def sr(
     """
 
     def solve(x: Array, eps: Array, eta: Array) -> Array:
-        return _solve_positive(x.T @ x, eta, x.T @ eps)
+        return solve_positive(x.T @ x, eta, x.T @ eps)
 
     return _natural_gradient(solve, learning_rate, shift, trust_region)
 
@@ -90,7 +90,7 @@ def minsr(
     """
 
     def solve(x: Array, eps: Array, eta: Array) -> Array:
-        return x.T @ _solve_positive(x @ x.T, eta, eps)
+        return x.T @ solve_positive(x @ x.T, eta, eps)
 
     return _natural_gradient(solve, learning_rate, shift, trust_region)
 
@@ -120,11 +120,7 @@ def _natural_gradient(
     shift: ScalarOrSchedule,
     trust_region: float,
 ) -> optax.GradientTransformationExtraArgs:
-    for name, value in {
-        "learning_rate": learning_rate, "shift": shift, "trust_region": trust_region
-    }.items():
-        if not callable(value) and not value > 0:
-            raise ValueError(f"natural gradient: expected {name} > 0, got {value}")
+    check_positive(learning_rate=learning_rate, shift=shift, trust_region=trust_region)
 
     def init(params: optax.Params) -> NaturalGradientState:
         zero = jnp.zeros((), jnp.float64)
@@ -140,23 +136,38 @@ def _natural_gradient(
         **_: Array,
     ) -> tuple[optax.Updates, NaturalGradientState]:
         x, eps = centred_samples(derivatives, energies)
-        eta = _value(shift, state.count)
-        step = -_value(learning_rate, state.count) * solve(x, eps, eta)
-        distance = jnp.linalg.norm(x @ step)
-        shorten = jnp.minimum(1, trust_region / jnp.maximum(distance, 1e-300))
+        eta = at_step(shift, state.count)
+        step = -at_step(learning_rate, state.count) * solve(x, eps, eta)
+        step, distance, _factor = shortened(step, x, trust_region)
         flat, unravel = ravel_pytree(updates)
-        new_state = NaturalGradientState(state.count + 1, eta, distance * shorten)
-        return unravel((step * shorten).astype(flat.dtype)), new_state
+        new_state = NaturalGradientState(state.count + 1, eta, distance)
+        return unravel(step.astype(flat.dtype)), new_state
 
     # optax types the extra arguments as Any keyword
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
 
-def _value(value: ScalarOrSchedule, count: Array) -> Array:
+def check_positive(**settings: ScalarOrSchedule) -> None:
+    """Refuse numbers that are not positive; schedules are taken as they are."""
+    for name, value in settings.items():
+        if not callable(value) and not value > 0:
+            raise ValueError(f"natural gradient: expected {name} > 0, got {value}")
+
+
+def shortened(step: Array, x: Array, trust_region: float) -> tuple[Array, Array, Array]:
+    """The step cut to the trust region, the distance it goes and the factor."""
+    distance = jnp.linalg.norm(x @ step)
+    factor = jnp.minimum(1, trust_region / jnp.maximum(distance, 1e-300))
+    return factor * step, factor * distance, factor
+
+
+def at_step(value: ScalarOrSchedule, count: Array) -> Array:
+    """A number, or a schedule at a step, in float64."""
     return jnp.asarray(value(count) if callable(value) else value, jnp.float64)
 
 
-def _solve_positive(matrix: Array, eta: Array, vector: Array) -> Array:
+def solve_positive(matrix: Array, eta: Array, vector: Array) -> Array:
+    """(matrix + eta)^-1 vector for a positive semidefinite matrix, by Cholesky."""
     shifted = matrix + eta * jnp.eye(matrix.shape[0], dtype=matrix.dtype)
     operator = lx.MatrixLinearOperator(shifted, lx.positive_semidefinite_tag)
     # A failed solve is not hidden: it leaves NaN, which the VMC step reports with its advice.
@@ -169,14 +180,3 @@ def force(
     """Half the gradient of the energy, X^T eps: what first-order optimisers follow."""
     x, eps = centred_samples(derivatives, energies)
     return x.T @ eps
-
-
-__all__ = [
-    "NaturalGradientState",
-    "annealed_rate",
-    "centred_samples",
-    "decaying_shift",
-    "force",
-    "minsr",
-    "sr",
-]
