@@ -259,7 +259,8 @@ def _placed(state: VMCState) -> VMCState:
     that one compiled program serves all steps."""
     mesh = _mesh(state.sampler.spins.shape[0])
     everywhere = NamedSharding(mesh, PartitionSpec())
-    by_chain = NamedSharding(mesh, PartitionSpec(CHAINS))
+    # jit names the layout of a single device P(): another name would compile the step twice
+    by_chain = NamedSharding(mesh, PartitionSpec(CHAINS) if mesh.size > 1 else PartitionSpec())
     samples = eqx.filter_shard(state.sampler, by_chain)
     rest = eqx.filter_shard(eqx.tree_at(lambda s: s.sampler, state, None), everywhere)
     return eqx.tree_at(lambda s: s.sampler, rest, samples, is_leaf=lambda x: x is None)
