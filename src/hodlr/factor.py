@@ -1,5 +1,6 @@
 """Direct solution: what a factorisation offers, and the factorisation of a HODLR matrix."""
 
+import abc
 from typing import Any
 
 import equinox as eqx
@@ -51,13 +52,13 @@ class AbstractFactorisation(eqx.Module):
 
     matrix: eqx.AbstractVar[Any]
 
+    @abc.abstractmethod
     def _solve(self, b: Array) -> Array:
         """A⁻¹ b for columns b (n, k) of the dtype of A or its complex counterpart."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _blocks(self) -> list[BatchedLU]:
         """All triangular factors: the product of their determinants is det A."""
-        raise NotImplementedError
 
     def solve(
         self, b: ArrayLike, *, transpose: bool = False, conj: bool = False, refinements: int = 0
