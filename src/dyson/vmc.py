@@ -16,10 +16,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from dyson.hamiltonians import Hamiltonian
-from dyson.jacobian import log_derivatives
-from dyson.local_energy import local_energies
+from dyson.jacobian import SAMPLES_AT_ONCE, log_derivatives
+from dyson.local_energy import in_chunks, local_energies
 from dyson.networks import Network
-from dyson.optimisers.sr import force
+from dyson.optimisers import force
 from dyson.samplers import Sampler, SamplerState
 from dyson.statistics import estimate_mean, v_score
 from dyson.updates import LocalUpdates
@@ -67,7 +67,8 @@ class VMC(eqx.Module):
     Arguments:
       hamiltonian, sampler: what is minimised and how it is sampled.
       optimiser: any optax transformation.  Those that take extra arguments receive
-        ``derivatives`` (samples, parts, parameters) and ``energies`` (samples,).
+        ``derivatives`` (samples, parts, parameters), ``energies`` (samples,) and ``response``, the
+        change of log psi at the samples as a function of an update.
       chain_length: samples of each chain per step.
       warm_up: samples of each chain thrown away at the start.
       updates, chunk_size: passed to :func:`dyson.local_energies`.
@@ -154,10 +155,10 @@ def _step(vmc: VMC, state: VMCState) -> tuple[VMCState, VMCInfo, dict[str, Array
         samples, spins, acceptance = _draw(vmc, keys, model, samples, vmc.chain_length)
         derivatives = log_derivatives(model, spins.reshape(-1, spins.shape[-1]))
         derivatives = derivatives.reshape(*spins.shape[:2], *derivatives.shape[1:])
-        return samples, _local_energies(vmc, model, spins), derivatives, acceptance
+        return samples, spins, _local_energies(vmc, model, spins), derivatives, acceptance
 
     keys = jax.random.split(sample_key, vmc.sampler.n_chains)
-    samples, energies, derivatives, acceptance = over_chains(measure)(
+    samples, spins, energies, derivatives, acceptance = over_chains(measure)(
         keys, state.model, state.sampler
     )
     estimate = estimate_mean(energies)
@@ -173,6 +174,7 @@ def _step(vmc: VMC, state: VMCState) -> tuple[VMCState, VMCInfo, dict[str, Array
         parameters,
         derivatives=flat_derivatives,
         energies=flat_energies,
+        response=_response(parameters, static, spins),
     )
     model: Network = eqx.combine(optax.apply_updates(parameters, updates), static)  # pyright: ignore[reportAssignmentType]
     energy = jnp.real(estimate.mean)
@@ -194,6 +196,27 @@ def _step(vmc: VMC, state: VMCState) -> tuple[VMCState, VMCInfo, dict[str, Array
         "the parameter step": jnp.isfinite(step_norm),
     }
     return _placed(VMCState(model, samples, optimiser, key, state.step + 1)), info, finite
+
+
+def _response(parameters: Network, static: Network, spins: Array):
+    """The change of log psi at the samples, (samples, parts), as a function of an update."""
+
+    def log_psi(_, model: Network, spins: Array) -> Array:
+        values = in_chunks(model, spins.reshape(-1, spins.shape[-1]), SAMPLES_AT_ONCE)
+        parts = [values] if jnp.isrealobj(values) else [jnp.real(values), jnp.imag(values)]
+        return jnp.stack(parts, axis=-1).reshape(*spins.shape[:2], -1)
+
+    def evaluate(parameters: Network) -> Array:
+        model: Network = eqx.combine(parameters, static)
+        values = over_chains(log_psi)(spins[:, 0, :0], model, spins)
+        return values.reshape(-1, values.shape[-1])
+
+    before = evaluate(parameters)
+
+    def response(update: optax.Updates) -> Array:
+        return evaluate(optax.apply_updates(parameters, update)) - before  # pyright: ignore[reportArgumentType]
+
+    return response
 
 
 @eqx.filter_jit

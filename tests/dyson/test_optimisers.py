@@ -9,8 +9,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from dyson import SpinFlip, log_derivatives, minsr, spring, sr
-from dyson.optimisers import annealed_rate, decaying_shift
-from dyson.optimisers.sr import force
+from dyson.optimisers import annealed_rate, decaying_shift, force
+from dyson.optimisers.metric import centred, centred_samples
+from dyson.optimisers.natural_gradient import HARMLESS
 from dyson.spins import random_spins
 from random_networks import random_network
 
@@ -105,6 +106,58 @@ def test_trust_region_shortens_and_keeps_the_direction(make):
     assert abs(cosine - 1) < 1e-12
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("make", [sr, minsr, spring])
+def test_a_step_that_bends_log_psi_is_made_firmer(make, parts):
+    """log psi is linear in all parameters but the last, which the samples hardly see and which
+    bends it strongly."""
+    derivatives, energies = samples(8, parts=parts)
+    derivatives = derivatives.at[..., -1].multiply(1e-3)
+    x, _ = centred_samples(derivatives, energies)
+    curvature = jnp.asarray(np.random.default_rng(9).normal(size=derivatives.shape[:2]))
+
+    def straight(update):
+        return derivatives @ update
+
+    def bent(update):
+        return derivatives @ update + curvature * update[-1] ** 2
+
+    def bending(update, response):
+        return float(np.linalg.norm(centred(response(update)).reshape(-1) - x @ update))
+
+    optimiser = make(0.3, shift=1e-8, trust_region=1e9)
+    arguments = {"derivatives": derivatives, "energies": energies}
+    state = optimiser.init(jnp.zeros(7))
+    free, _ = optimiser.update(jnp.zeros(7), state, **arguments)
+    agreed, calm = optimiser.update(jnp.zeros(7), state, response=straight, **arguments)
+    np.testing.assert_array_equal(agreed, free)
+    assert float(calm.firmness) == 1
+    checked, firm = optimiser.update(jnp.zeros(7), state, response=bent, **arguments)
+    allowed = float(firm.distance) + HARMLESS
+    assert bending(free, bent) > 10 * allowed  # the case is one
+    assert bending(checked, bent) <= allowed and float(firm.firmness) > 1
+    # once log psi is straight, the shift comes down to its schedule again
+    relax = jax.jit(
+        lambda firm: optimiser.update(jnp.zeros(7), firm, response=straight, **arguments)[1]
+    )
+    for _ in range(20):
+        firm = relax(firm)
+    assert float(firm.firmness) == 1 and float(firm.shift) == 1e-8
+
+
+def test_a_step_that_is_not_finite_comes_back():
+    derivatives, energies = samples(2)
+    optimiser = spring()
+    update, _ = optimiser.update(
+        jnp.zeros(7),
+        optimiser.init(jnp.zeros(7)),
+        derivatives=derivatives.at[0, 0, 0].set(jnp.nan),
+        energies=energies,
+        response=lambda update: derivatives @ update,
+    )
+    assert bool(jnp.any(jnp.isnan(update)))
+
+
 def test_single_precision_samples_are_solved_in_double():
     """Two nearly equal directions: in float32 their difference would be lost in the Gram matrix."""
     rng = np.random.default_rng(3)
@@ -112,13 +165,13 @@ def test_single_precision_samples_are_solved_in_double():
     split = 1e-4 * rng.normal(size=(40, 1, 1)).astype(np.float32)
     derivatives = jnp.asarray(np.concatenate([base, base + split], axis=-1))
     energies = jnp.asarray(rng.normal(size=40))
-    optimiser = minsr(1.0, shift=1e-12, trust_region=1e9)
+    optimiser = minsr(1.0, shift=1e-10, trust_region=1e9)
     updates, _ = optimiser.update(
         jnp.zeros(2), optimiser.init(jnp.zeros(2)), derivatives=derivatives, energies=energies
     )
     o = np.asarray(derivatives[:, 0], np.float64)
     o, e = o - o.mean(0), np.asarray(energies) - np.mean(energies)
-    expected = -np.linalg.solve(o.T @ o / 40 + 1e-12 * np.eye(2), o.T @ e / 40)
+    expected = -np.linalg.solve(o.T @ o / 40 + 1e-10 * np.eye(2), o.T @ e / 40)
     np.testing.assert_allclose(updates, expected, rtol=1e-4)
 
 

@@ -1,6 +1,6 @@
 """The local-update protocol for DysonNet and its projections."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -34,6 +34,7 @@ class Abacus(LocalUpdates):
     that does not fit gives NaN rather than a wrong ratio.
     """
 
+    takes_any_flips: ClassVar[bool] = False
     span: int = eqx.field(static=True, default=1)
 
     def init(self, model: DysonNet | SpinFlip, spins: Int8[Array, " n_sites"]) -> Any:

@@ -18,6 +18,8 @@ class Hamiltonian(eqx.Module):
     """
 
     n_sites: eqx.AbstractVar[int]
+    periodic: eqx.AbstractVar[bool]
+    """A ring or an open chain."""
     spin_flip_symmetric: eqx.AbstractVar[bool]
     """Whether H commutes with the flip of all spins, known when H is built."""
     flips_each_site: eqx.AbstractClassVar[bool]

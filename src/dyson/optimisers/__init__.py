@@ -1,19 +1,14 @@
 """Optimisers: optax transformations that also see the samples."""
 
-from dyson.optimisers.spring import SpringState, spring
-from dyson.optimisers.sr import (
-    NaturalGradientState,
-    annealed_rate,
-    decaying_shift,
-    minsr,
-    sr,
-)
+from dyson.optimisers.metric import force
+from dyson.optimisers.natural_gradient import NaturalGradientState, minsr, spring, sr
+from dyson.optimisers.schedules import annealed_rate, decaying_shift
 
 __all__ = [
     "NaturalGradientState",
-    "SpringState",
     "annealed_rate",
     "decaying_shift",
+    "force",
     "minsr",
     "spring",
     "sr",

@@ -31,6 +31,9 @@ class LocalUpdates(eqx.Module):
       single_flips(model, cache)[i] == propose(model, cache, [i]).log_ratio
     """
 
+    takes_any_flips: eqx.AbstractClassVar[bool]
+    """Whether ``propose`` takes any set of sites, or only those of one window."""
+
     @abc.abstractmethod
     def init(self, model: Network, spins: Int8[Array, " n_sites"]) -> Any:
         """The cache of a reference configuration."""

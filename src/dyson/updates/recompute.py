@@ -1,6 +1,6 @@
 """Ratios by evaluating the whole network again: works for every network, costs a forward pass."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -26,6 +26,8 @@ class RecomputeProposal(Proposal):
 
 class Recompute(LocalUpdates):
     """The reference implementation of local updates, for any network with ``n_sites``."""
+
+    takes_any_flips: ClassVar[bool] = True
 
     def init(self, model: Network, spins: Int8[Array, " n_sites"]) -> RecomputeCache:
         return RecomputeCache(spins, model(spins))
