@@ -5,6 +5,7 @@ hands both to an optax transformation.  Samples are spread over all devices; eve
 own random stream, so the result does not depend on how many there are (up to summation order).
 """
 
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -201,15 +202,17 @@ def _step(vmc: VMC, state: VMCState) -> tuple[VMCState, VMCInfo, dict[str, Array
 def _response(parameters: Network, static: Network, spins: Array):
     """The change of log psi at the samples, (samples, parts), as a function of an update."""
 
+    chains, length, n_sites = spins.shape
+
     def log_psi(_, model: Network, spins: Array) -> Array:
-        values = in_chunks(model, spins.reshape(-1, spins.shape[-1]), SAMPLES_AT_ONCE)
+        values = in_chunks(model, spins.reshape(-1, n_sites), SAMPLES_AT_ONCE)
         parts = [values] if jnp.isrealobj(values) else [jnp.real(values), jnp.imag(values)]
-        return jnp.stack(parts, axis=-1).reshape(*spins.shape[:2], -1)
+        return jnp.stack(parts, axis=-1).reshape(-1, length, len(parts))
 
     def evaluate(parameters: Network) -> Array:
         model: Network = eqx.combine(parameters, static)
-        values = over_chains(log_psi)(spins[:, 0, :0], model, spins)
-        return values.reshape(-1, values.shape[-1])
+        values = over_chains(log_psi)(jnp.arange(chains), model, spins)
+        return values.reshape(chains * length, -1)
 
     before = evaluate(parameters)
 
@@ -252,9 +255,10 @@ def _local_energies(vmc: VMC, model: Network, spins: Array) -> Array:
 
 
 def over_chains(function):
-    """Run ``function(keys, model, samples)`` on all devices, each with its share of the chains."""
+    """Run ``function(keys, model, samples)`` on all devices, each with its share of the chains: the
+    leading axis of ``keys`` and of every array in ``samples``."""
 
-    def spread(keys: Array, model: Network, samples: SamplerState):
+    def spread(keys: Array, model: Network, samples: Any):
         mesh = _mesh(keys.shape[0])
         if mesh.size == 1:
             return function(keys, model, samples)

@@ -23,7 +23,7 @@ def centred_samples(
     return x.reshape(samples * parts, -1), centred(eps).reshape(-1)
 
 
-def centred(values: Float[Array, "samples *rest"]) -> Float[Array, "samples *rest"]:
+def centred(values: Float[Array, "samples ..."]) -> Float[Array, "samples ..."]:
     """Values less their mean over the samples, divided by the root of their number, in float64."""
     wide = values.astype(jnp.float64)
     if wide.dtype != jnp.float64:
