@@ -17,11 +17,14 @@ where ``x``, ``y`` are the poles of ``G2.lower`` and ``G1.upper``.  ``L_t`` (and
 non-negative exponent, so nothing overflows when a pole is small or close to the unit circle.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from hodlr.exponentials import SumOfExponentials, promote
+from hodlr.quasiseparable import band, generators, multiply
 from hodlr.toeplitz import ExponentialToeplitz, circulant_matvec, toeplitz_matvec
 
 __all__ = ["product_band", "product_cores", "toeplitz_product_band"]
@@ -40,7 +43,7 @@ def product_cores(
 
     Cost O(n * modes2 * modes1): two elementwise recursions.
     """
-    G2, m, G1 = _operands(G2, m, G1)
+    (G2, G1), (m,) = _operands(G2, m, G1)
     if G2.periodic:
         raise ValueError(
             "product_cores: expected open operators, got periodic=True; "
@@ -51,36 +54,50 @@ def product_cores(
     return left, right
 
 
-def product_band(
-    G2: ExponentialToeplitz, m: jax.Array, G1: ExponentialToeplitz, bandwidth: int
-) -> jax.Array:
-    """The band ``|i - j| <= bandwidth`` of ``P = G2 @ diag(m) @ G1``; differentiable.
+def product_band(*factors: Any, bandwidth: int | None = None) -> jax.Array:
+    """The band ``|i - j| <= bandwidth`` of ``G2 @ diag(m) @ G1``, or of a longer product.
 
-    Arguments: two operators of the same size ``n`` and boundary, ``m`` of shape ``(n,)``.
+    Arguments: ``product_band(G2, m, G1, bandwidth)``, ``product_band(G3, m2, G2, m1, G1,
+    bandwidth)`` and so on (``bandwidth`` by name too): operators of one size ``n`` and boundary,
+    with weights of shape ``(n,)`` between them. Differentiable in all of them.
 
     Returns shape ``(n, 2 * bandwidth + 1)`` with ``band[i, bandwidth + d] = P[i, i + d]``.  Entries
     that fall outside an open matrix are zero; on a ring the column index is taken modulo ``n``.
 
-    Cost: open chain O(n * (modes2 * modes1 + bandwidth) * bandwidth) by the recursion for the
-    cores; ring O(n log n * bandwidth) by one circular convolution per diagonal.
+    Cost: O(n * (modes2 * modes1 + bandwidth) * bandwidth) for two operators on an open chain, by
+    the recursion for the cores; O(n * modes * (modes + bandwidth)) with the modes of all operators
+    together for rings and longer products (see `hodlr.quasiseparable`).  Error about eps times
+    the product of the absolute values.
     """
-    G2, m, G1 = _operands(G2, m, G1)
+    if bandwidth is None:
+        *factors, bandwidth = factors  # pyright: ignore[reportAssignmentType]
+    operators, weights = _operands(*factors)
+    assert isinstance(bandwidth, int)
     if bandwidth < 0:
         raise ValueError(f"product_band: expected bandwidth >= 0, got {bandwidth}")
-    if G2.periodic:
-        band = toeplitz_product_band(_lags(G2), m, _lags(G1), bandwidth, periodic=True)
-    else:
-        band = _open_band(G2, m, G1, bandwidth)
+    if len(operators) == 2 and not operators[0].periodic:
+        return _two_open(operators[0], weights[0], operators[1], bandwidth)
+    product = generators(operators[0])
+    for m, G in zip(weights, operators[1:], strict=True):
+        product = multiply(product, generators(G).scale_rows(m))
+    return band(product, bandwidth, operators[0].periodic)
+
+
+def _two_open(
+    G2: ExponentialToeplitz, m: jax.Array, G1: ExponentialToeplitz, bandwidth: int
+) -> jax.Array:
+    """The band for two operators on an open chain."""
+    open_band = _open_band(G2, m, G1, bandwidth)
     # A diagonal of its own at every site is no part of a kernel: expand the product in it.
-    offsets = jnp.arange(-bandwidth, bandwidth + 1)
     rows = jnp.arange(G2.n)[:, None]
-    columns = (rows + offsets) % G2.n
-    inside = G2.periodic | ((rows + offsets >= 0) & (rows + offsets < G2.n))
+    columns = rows + jnp.arange(-bandwidth, bandwidth + 1)
+    inside = (columns >= 0) & (columns < G2.n)
+    columns = columns % G2.n
     d2, d1 = (jnp.broadcast_to(G.diagonal, (G.n,)) for G in (G2, G1))
     left = (d2 * m)[:, None] * G1.entries(rows, columns)
     right = G2.entries(rows, columns) * (m * d1)[columns]
     both = jnp.where(rows == columns, (d2 * m * d1)[:, None], 0)
-    return band + jnp.where(inside, left + right - both, 0)
+    return open_band + jnp.where(inside, left + right - both, 0)
 
 
 def _open_band(
@@ -141,18 +158,23 @@ def toeplitz_product_band(
     return jnp.where((column >= 0) & (column < n), band, 0)
 
 
-def _operands(
-    G2: ExponentialToeplitz, m: jax.Array, G1: ExponentialToeplitz
-) -> tuple[ExponentialToeplitz, jax.Array, ExponentialToeplitz]:
-    """The three factors, checked and of one dtype."""
-    if G2.n != G1.n or m.shape != (G2.n,):
-        raise ValueError(
-            f"G2 @ diag(m) @ G1: expected equal sizes, got {G2.n}, {m.shape} and {G1.n}"
+def _operands(*factors: Any) -> tuple[list[ExponentialToeplitz], list[jax.Array]]:
+    """The operators and the weights between them, checked and of one dtype."""
+    operators, weights = list(factors[0::2]), list(factors[1::2])
+    if len(factors) % 2 == 0 or not all(isinstance(G, ExponentialToeplitz) for G in operators):
+        raise TypeError(
+            "expected operators with weights between them, as in G2, m, G1, got "
+            f"{[type(f).__name__ for f in factors]}"
         )
-    if G2.periodic != G1.periodic:
+    sizes = [f.n if isinstance(f, ExponentialToeplitz) else jnp.shape(f) for f in factors]
+    n = operators[0].n
+    if any(size not in (n, (n,)) for size in sizes):
+        listed = ", ".join(map(str, sizes[:-1])) + f" and {sizes[-1]}"
+        raise ValueError(f"G2 @ diag(m) @ G1: expected equal sizes, got {listed}")
+    if len({G.periodic for G in operators}) > 1:
         raise ValueError("G2 @ diag(m) @ G1: expected the same boundary on both sides")
-    dtype = promote(G2.diagonal, m, G1.diagonal)[0].dtype
-    return jax.tree.map(lambda x: x.astype(dtype), (G2, m, G1))
+    dtype = promote(*(G.diagonal for G in operators), *weights)[0].dtype
+    return jax.tree.map(lambda x: jnp.asarray(x).astype(dtype), (operators, weights))
 
 
 def _outer(first: SumOfExponentials, second: SumOfExponentials) -> jax.Array:
@@ -172,11 +194,8 @@ def _weighted(first: SumOfExponentials, a: int, second: SumOfExponentials, b: in
     return (first.weights * first.poles**a)[:, None] * (second.weights * second.poles**b)
 
 
-def _lags(G: ExponentialToeplitz, reach: int = 0) -> jax.Array:
-    """Kernel of ``G`` without its diagonal: lags 0..n-1 on a ring, -reach..reach on a chain."""
-    if G.periodic:
-        kernel = G.entries(jnp.arange(G.n), jnp.zeros(G.n, int))
-        return kernel.at[0].add(-jnp.reshape(G.diagonal, (-1,))[0])
+def _lags(G: ExponentialToeplitz, reach: int) -> jax.Array:
+    """Kernel of ``G`` without its diagonal on the lags -reach..reach of a chain."""
     r = jnp.arange(1, reach + 1)
     below, above = G.lower(r), G.upper(r)
     return jnp.concatenate([above[::-1], jnp.zeros(1, below.dtype), below])

@@ -115,28 +115,28 @@ def compare(n: int = 16384) -> None:
         return gaussian.log_likelihood(y)
 
     small = 8192
-    dense = np.asarray(_noisy_matrix(small).to_dense())
+    small_matrix = _noisy_matrix(small)
+    dense = np.asarray(small_matrix.to_dense())
+    log_determinant = jax.jit(lambda m: hodlr.factorise(m).slogdet())
 
     def by_cholesky():
         return np.linalg.cholesky(dense)[-1, -1]
 
     hodlr_form = jax.jit(hodlr.from_exponentials)(matrix)
-    seconds = {
-        "hodlr, exponential": _best(likelihood, matrix, jnp.asarray(y), repeats=20),
-        "hodlr, HODLR": _best(likelihood, hodlr_form, jnp.asarray(y), repeats=2),
-        "celerite2": _best(by_celerite2, repeats=20),
-        "george HODLR": _best(by_george, repeats=2),
-        f"dense Cholesky, n = {small}": _best(by_cholesky, repeats=1),
-        f"hodlr, exponential, n = {small}": _best(
-            jax.jit(lambda m: hodlr.factorise(m).slogdet()), _noisy_matrix(small), repeats=20
-        ),
+    cases = {
+        "hodlr, exponential": (lambda: likelihood(matrix, jnp.asarray(y)), 20),
+        "hodlr, HODLR": (lambda: likelihood(hodlr_form, jnp.asarray(y)), 2),
+        "celerite2": (by_celerite2, 20),
+        "george HODLR": (by_george, 2),
+        f"dense Cholesky, n = {small}": (by_cholesky, 1),
+        f"hodlr, exponential, n = {small}": (lambda: log_determinant(small_matrix), 20),
     }
+    for name, (function, repeats) in cases.items():
+        print(f"{name:36s} {1e3 * _best(function, repeats=repeats):10.2f} ms", flush=True)
     print(
         f"log-likelihoods: {likelihood(matrix, jnp.asarray(y)):.8f} {by_celerite2():.8f} "
         f"{by_george():.8f}"
     )
-    for name, value in seconds.items():
-        print(f"{name:36s} {1e3 * value:10.2f} ms")
 
 
 def power_law() -> None:

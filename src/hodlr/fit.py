@@ -37,18 +37,45 @@ class TruncationInfo(NamedTuple):
     bound: float
 
 
-def _evaluate(weights: np.ndarray, poles: np.ndarray, lags: np.ndarray) -> np.ndarray:
-    out = np.zeros(lags.shape, np.result_type(weights, poles))
-    for w, p in zip(weights, poles, strict=True):
-        out += w * p**lags
-    return out
+def _evaluate(weights: np.ndarray, poles: np.ndarray, n: int) -> np.ndarray:
+    """The sum on the lags 1 … n: with r = 1 + a + b·stride the powers are λ^(1+a) · λ^(b·stride),
+    and their sum over the modes is one matrix product instead of n·modes powers."""
+    stride = math.isqrt(n - 1) + 1
+    steps = np.arange(stride)[:, None]
+    return ((weights * poles ** (stride * steps)) @ (poles ** (1 + steps)).T).reshape(-1)[:n]
 
 
 def _certificate(weights: np.ndarray, poles: np.ndarray, samples: np.ndarray) -> FitInfo:
-    error = np.abs(_evaluate(weights, poles, np.arange(1, len(samples) + 1)) - samples)
+    error = np.abs(_evaluate(weights, poles, len(samples)) - samples)
     size = np.abs(samples)
     relative = np.max(error / np.where(size > 0, size, np.inf)) if np.any(size > 0) else 0.0
     return FitInfo(len(weights), float(np.max(error)), float(relative))
+
+
+def _fewest_terms(
+    fit: Callable[[int], tuple[np.ndarray, np.ndarray]],
+    samples: np.ndarray,
+    tol: float,
+    first: int,
+    most: int,
+) -> tuple[tuple[np.ndarray, np.ndarray, FitInfo] | None, float]:
+    """The fit with the fewest terms that meets tol, searched from `first` up until one does or down
+    until one does not; and the least error seen."""
+    best, reached, terms = None, np.inf, first
+    while 1 <= terms <= most:
+        weights, poles = fit(terms)
+        info = _certificate(weights, poles, samples)
+        reached = min(reached, info.max_abs_error)
+        if info.max_abs_error <= tol:
+            best = weights, poles, info
+            if terms > first:  # one less has been tried
+                break
+            terms -= 1
+        elif best is None:
+            terms += 1
+        else:
+            break
+    return best, reached
 
 
 def _as_sum(weights: np.ndarray, poles: np.ndarray) -> SumOfExponentials:
@@ -73,7 +100,7 @@ def fit_power_law(alpha: float, n: int, *, tol: float) -> tuple[SumOfExponential
     symmetric realisation is truncated in balanced coordinates over the n lags (poles stay in (0,
     1), weights positive), and poles and weights are refined by least squares whose weights are
     raised where the error is largest. The fewest terms that meet tol are kept; about 10 … 30,
-    growing with log n and log 1/tol. Takes a second or so.
+    growing with log n and log 1/tol. Takes about half a second at n = 10⁵.
     """
     _check(n, tol)
     if not (math.isfinite(alpha) and alpha > 0):
@@ -85,17 +112,12 @@ def fit_power_law(alpha: float, n: int, *, tol: float) -> tuple[SumOfExponential
     tails = 2 * np.cumsum(values[::-1])[::-1]
     terms = max(1, int(np.argmax(np.append(tails, 0.0) <= 20 * tol)))
     lags = np.unique(np.round(np.geomspace(1, n, min(n, 500))).astype(int))
-    best = None
-    while 1 <= terms <= len(values):
-        start = _truncated_rates(rates, source, vectors[:, :terms])
-        poles, weights = _refined(*start, lags, samples[lags - 1], tol)
-        info = _certificate(weights, poles, samples)
-        if info.max_abs_error <= tol:
-            best, terms = (weights, poles, info), terms - 1
-        elif best is None:
-            terms += 1
-        else:
-            break
+
+    def fit(count: int) -> tuple[np.ndarray, np.ndarray]:
+        start = _truncated_rates(rates, source, vectors[:, :count])
+        return _refined(*start, lags, samples[lags - 1], tol)
+
+    best, _ = _fewest_terms(fit, samples, tol, terms, len(values))
     if best is None:
         raise ValueError(
             f"no fit of 1/r^{alpha} on 1..{n} reaches tol = {tol:.1e} in double precision."
@@ -128,7 +150,7 @@ def _truncated_rates(rates: np.ndarray, source: np.ndarray, basis: np.ndarray):
 
 
 def _refined(rates, weights, lags, samples, tol, steps: int = 40):
-    """Poles and weights by damped Gauss-Newton steps on log rates and log weights, reweighted
+    """Weights and poles by damped Gauss-Newton steps on log rates and log weights, reweighted
     towards the largest error."""
     log_rates, log_weights, r = np.log(rates), np.log(np.maximum(weights, 1e-300)), lags - 1.0
     importance, damping = np.full(len(lags), 1.0 / len(lags)), 1e-3
@@ -148,7 +170,10 @@ def _refined(rates, weights, lags, samples, tol, steps: int = 40):
         size = 2 * len(log_rates)
         system = np.concatenate([jacobian / scale, damping * np.eye(size)])
         target = np.concatenate([-error * root[:, 0], np.zeros(size)])
-        step = np.clip(np.linalg.lstsq(system, target, rcond=None)[0] / scale, -0.5, 0.5)
+        # The triangular factor of [system, target] holds the least-squares solution.
+        triangle = _triangular_factor(np.column_stack([system, target]))
+        step = np.linalg.solve(triangle[:size, :size], triangle[:size, size]) / scale
+        step = np.clip(step, -0.5, 0.5)
         weights_step, rates_step = np.split(step, 2)
         trial = (log_rates + rates_step, log_weights + weights_step)
         trial_terms, trial_error = terms_and_error(*trial)
@@ -163,7 +188,19 @@ def _refined(rates, weights, lags, samples, tol, steps: int = 40):
         importance = importance * (np.abs(error) / largest + 0.03) if largest > 0 else importance
         importance = importance / importance.sum()
     poles = np.exp(-np.exp(best[1]))
-    return poles, np.exp(best[2]) / poles
+    return np.exp(best[2]) / poles, poles
+
+
+def _triangular_factor(tall: np.ndarray) -> np.ndarray:
+    """R of a QR factorisation, from those of blocks of twice as many rows as columns, again and
+    again: blocks so small stay on one core, where threads would cost more than they bring."""
+    width = tall.shape[1]
+    while len(tall) > 2 * width:
+        blocks = -(-len(tall) // (2 * width))
+        padded = np.zeros((blocks * 2 * width, width))
+        padded[: len(tall)] = tall
+        tall = np.linalg.qr(padded.reshape(blocks, 2 * width, width), mode="r").reshape(-1, width)
+    return np.linalg.qr(tall, mode="r")
 
 
 # Any kernel
@@ -208,19 +245,10 @@ def fit_exponentials(
     # Discarding the tail Σ σ gives an error of that order; the search starts a little below.
     tails = np.cumsum(values[::-1])[::-1]
     first = max(1, int(np.argmax(np.append(tails, 0.0) <= 10 * tol)) - 2)
-    reached, best, terms = np.inf, None, first
-    while 1 <= terms <= len(values) and (
-        best is not None or values[terms - 1] > floor or terms == first
-    ):
-        weights, poles = _from_subspace(left[:, :terms], samples)
-        info = _certificate(weights, poles, samples)
-        reached = min(reached, info.max_abs_error)
-        if info.max_abs_error <= tol:
-            best, terms = (weights, poles, info), terms - 1
-        elif best is None:
-            terms += 1
-        else:
-            break
+    most = max(first, int(np.sum(values > floor)))
+    best, reached = _fewest_terms(
+        lambda terms: _from_subspace(left[:, :terms], samples), samples, tol, first, most
+    )
     if best is None and n <= max_terms:
         # Any n values are a sum of n exponentials: their discrete Fourier transform.
         poles = np.exp(2j * np.pi * np.arange(n) / n)

@@ -37,7 +37,7 @@ def band_of(dense, bandwidth, periodic):
 
 @pytest.mark.parametrize("periodic", [False, True])
 @pytest.mark.parametrize("complex_poles", [False, True])
-@pytest.mark.parametrize("n, bandwidth", [(1, 2), (2, 1), (7, 3), (40, 5)])
+@pytest.mark.parametrize("n, bandwidth", [(1, 2), (2, 1), (3, 4), (7, 3), (40, 5)])
 def test_band_is_the_band_of_the_dense_product(n, bandwidth, complex_poles, periodic):
     rng = np.random.default_rng(n * 10 + bandwidth)
     G2 = random_operator(rng, n, (3, 2), complex_poles, periodic, site_diagonal=True)
@@ -103,6 +103,68 @@ def test_derivatives_match_the_dense_product(periodic):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.parametrize("periodic", [False, True])
+@pytest.mark.parametrize("complex_poles", [False, True])
+@pytest.mark.parametrize("n, bandwidth", [(1, 1), (2, 3), (3, 1), (7, 9), (40, 2)])
+def test_band_of_a_product_of_three(n, bandwidth, complex_poles, periodic):
+    rng = np.random.default_rng(n + bandwidth)
+    modes = (2, 1), (1, 2), (0, 2)
+    G3, G2, G1 = (random_operator(rng, n, k, complex_poles, periodic, n == 7) for k in modes)
+    m2, m1 = jnp.asarray(rng.normal(size=(2, n)))
+    fast = eqx.filter_jit(product_band)(G3, m2, G2, m1, G1, bandwidth=bandwidth)
+    parts = [np.asarray(G.to_dense()) for G in (G3, G2, G1)]
+    dense = parts[0] @ np.diag(m2) @ parts[1] @ np.diag(m1) @ parts[2]
+    sizes = [abs(part) for part in parts]
+    scale = np.max(sizes[0] @ np.diag(abs(m2)) @ sizes[1] @ np.diag(abs(m1)) @ sizes[2])
+    np.testing.assert_allclose(fast, band_of(dense, bandwidth, periodic), atol=1e-13 * scale)
+
+
+def test_four_operators():
+    rng = np.random.default_rng(0)
+    operators = [random_operator(rng, 9, (1, 1), False, True) for _ in range(4)]
+    weights = [jnp.asarray(rng.normal(size=9)) for _ in range(3)]
+    dense = np.asarray(operators[0].to_dense())
+    factors = [operators[0]]
+    for m, G in zip(weights, operators[1:], strict=True):
+        dense = dense @ np.diag(m) @ np.asarray(G.to_dense())
+        factors += [m, G]
+    fast = eqx.filter_jit(product_band)(*factors, 2)
+    np.testing.assert_allclose(fast, band_of(dense, 2, True), atol=1e-12 * np.abs(dense).max())
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_derivatives_of_a_product_of_three_against_finite_differences(periodic):
+    rng = np.random.default_rng(4)
+    n = 7
+    G3, G2, G1 = (random_operator(rng, n, (1, 2), False, periodic, True) for _ in range(3))
+    m2, m1 = jnp.asarray(rng.normal(size=(2, n)))
+    arguments = G3, m2, G2, m1, G1
+    weights = jnp.asarray(rng.normal(size=(n, 3)))
+    directions = jax.tree.map(lambda a: 0.1 * jnp.asarray(rng.normal(size=a.shape)), arguments)
+
+    @jax.jit
+    def along(t):
+        moved = jax.tree.map(lambda a, d: a + t * d, arguments, directions)
+        return jnp.sum(weights * jnp.sin(product_band(*moved, bandwidth=1)))
+
+    h = 1e-4
+    # The fourth-order difference: its own error is below the tolerance.
+    difference = (8 * (along(h) - along(-h)) - along(2 * h) + along(-2 * h)) / (12 * h)
+    np.testing.assert_allclose(jax.jit(jax.grad(along))(0.0), difference, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_what_the_band_computes_grows_linearly(periodic):
+    def computed(n):
+        kernel = SumOfExponentials([1.0, 0.5], [0.9, -0.4])
+        G = ExponentialToeplitz(n, kernel, kernel, jnp.asarray(1.0), periodic)
+        program = jax.make_jaxpr(lambda m: product_band(G, m, G, 2))(jnp.ones(n)).jaxpr
+        shapes = [out.aval.shape for equation in program.eqns for out in equation.outvars]
+        return sum(int(np.prod(shape)) for shape in shapes)
+
+    assert computed(4096) <= 4.3 * computed(1024)
+
+
 def test_vmap_over_the_weights_between():
     rng = np.random.default_rng(5)
     G2, G1 = (random_operator(rng, 11, (1, 1), False, False) for _ in range(2))
@@ -118,6 +180,8 @@ def test_misuse_is_named():
     m = jnp.ones(5)
     with pytest.raises(ValueError, match="equal sizes, got 5, \\(4,\\) and 5"):
         product_band(chain, jnp.ones(4), chain, 1)
+    with pytest.raises(TypeError, match="weights between them"):
+        product_band(chain, m, 1)
     with pytest.raises(ValueError, match="same boundary"):
         product_band(ring, m, chain, 1)
     with pytest.raises(ValueError, match="bandwidth >= 0, got -1"):

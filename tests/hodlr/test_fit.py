@@ -23,9 +23,9 @@ TABLE = [
 
 @pytest.mark.parametrize("alpha, n, tol, terms", TABLE)
 def test_power_laws_need_few_terms(alpha, n, tol, terms):
-    start = time.thread_time()  # other processes on the machine do not count
+    start = time.perf_counter()
     kernel, info = hodlr.fit_power_law(alpha, n, tol=tol)
-    assert time.thread_time() - start < 5
+    assert time.perf_counter() - start < 5
     assert info.terms == kernel.modes <= terms + 2
     lags = np.arange(1, n + 1)
     error = sum(
