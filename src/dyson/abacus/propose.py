@@ -109,7 +109,7 @@ class Abacus(LocalUpdates):
         weights = network.blocks[0].mixer.exponentials().weights
         is_complex = jnp.iscomplexobj(weights)
         waves = weights.size * (2 if is_complex else 1)
-        steps = 6 * max(widths.values()) + 2
+        steps = 4 * max(widths.values()) + 2
         products = steps * len(widths) * waves**2 * network.features * (4 if is_complex else 2)
         return products < 2 * network.depth * network.features**2 * network.n_tokens
 

@@ -105,13 +105,17 @@ def links_by_waves(
     widest = max(widths.values())
 
     def run(medium, reflections, transfers, sent):
-        outward = _walk(medium, reflections, modes, periodic, sent, 1, widest)
+        walk = functools.partial(_walk, medium, reflections, modes, periodic)
         if not periodic:
-            return outward, outward
+            return walk(sent, 1, widest)[1], {}
         arriving = _from_images(transfers, modes, sent, n_tokens - 1 - widest)
-        return outward, _walk(medium, reflections, modes, True, arriving, -widest, widest)
+        arrived, images = walk(arriving, -widest, 0)
+        # from the source on its own waves and those of the images run together
+        together = {to: sent[to] + arrived[to] for to in sent}
+        return walk(together, 1, widest)[1], images
 
-    # y of every layer with the steps from the source first: (2, steps, tokens, features, sources)
+    # y of every layer with the steps from the source first: (2, steps, tokens, features, sources),
+    # behind the source (steps -widest..0) of the waves from its images alone
     outward, images = jax.vmap(run)(both, reflections, transfers, sent)
 
     def band(target: int, source: int, step: int) -> Array:
@@ -123,8 +127,9 @@ def links_by_waves(
             field = outward[target][0, step - 1, ..., columns]
         else:
             field = outward[target][1, -step - 1, ::-1, :, columns]
-        if periodic:
+        if periodic and step <= 0:
             field = field + images[target][0, widest + step, ..., columns]
+        if periodic and step >= 0:
             field = field + images[target][1, widest - step, ::-1, :, columns]
         return _banded(jnp.real(field), step, n_tokens, periodic)
 
@@ -286,13 +291,15 @@ def _emission(
 def _walk(
     medium: Pairs, reflections: Pairs, modes: list[Modes], periodic: bool, f: Waves, first: int,
     last: int,
-) -> Waves:
-    """Follow the waves f that arrive at token j + first, for every j: y at j + first .. j + last.
+) -> tuple[Waves, Waves]:
+    """Follow the waves f that arrive at token j + first, for every j, to token j + last.
 
     A token of the medium sees the wave f and what the medium behind it reflects.
+
+    Returns the waves that arrive at j + last + 1, and y at j + first .. j + last.
     """
 
-    def step(carry, _):
+    def one_token(carry, _):
         f, medium, reflections = carry
         onward: Waves = {}
         outputs: Waves = {}
@@ -310,7 +317,9 @@ def _walk(
 
     start = {pair: _next(x, periodic, first) for pair, x in medium.items()}
     behind = {pair: _next(x, periodic, first + 1) for pair, x in reflections.items()}
-    return jax.lax.scan(step, (f, start, behind), length=last - first + 1)[1]
+    carry = (f, start, behind)
+    (f, _, _), fields = jax.lax.scan(one_token, carry, length=last - first + 1)
+    return f, fields
 
 
 def _from_images(transfers: Pairs, modes: list[Modes], sent: Waves, rest: int) -> Waves:
