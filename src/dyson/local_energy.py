@@ -16,8 +16,9 @@ MEMORY_BUDGET = {"cpu": 20 * 2**20, "gpu": 4 * 2**30, "tpu": 4 * 2**30}
 
 
 def fastest_updates(model: Network) -> LocalUpdates:
-    """ABACUS where it is exact for the network, else the full forward pass."""
-    return Abacus() if Abacus.supports(model) else Recompute()
+    """ABACUS where it is built for the network and pays, else the full forward pass."""
+    updates = Abacus()
+    return updates if Abacus.supports(model) and updates.pays(model) else Recompute()
 
 
 def samples_per_chunk(updates: LocalUpdates, model: Network) -> int:
@@ -55,7 +56,7 @@ def local_energies(
     of the network, the sum over them in that of the Hamiltonian.
 
     Arguments:
-      updates: how ratios are computed; ABACUS where it is exact for this network if not given.
+      updates: how ratios are computed; the cheaper of ABACUS and forward passes if not given.
       chunk_size: samples evaluated side by side; if not given, as many as fit the memory budget
         of the device (``dyson.local_energy.MEMORY_BUDGET``).
     """

@@ -92,7 +92,9 @@ def test_memory_budget():
     assert samples_per_chunk(Abacus(), small) > samples_per_chunk(Abacus(), large) >= 1
     assert isinstance(fastest_updates(small), Abacus)
     assert isinstance(fastest_updates(SpinFlip(small)), Abacus)
-    assert isinstance(fastest_updates(random_network(8, depth=3)), Recompute)
+    deep = random_network(8, depth=3, mixer="real")
+    assert isinstance(fastest_updates(deep), Recompute)
+    assert isinstance(fastest_updates(random_network(4096, depth=3, mixer="real")), Abacus)
 
 
 def test_single_precision_network_sums_in_double():

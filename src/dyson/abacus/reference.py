@@ -5,10 +5,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Int8
 
+from dyson.abacus.waves import links_by_waves
 from dyson.abacus.windows import Chain
 from dyson.networks import Block, DysonNet
 from dyson.networks.blocks import LocalFeatures, Stream
 from hodlr.band import toeplitz_product_band
+
+# One array per offset -bandwidth..bandwidth.
+Band = tuple[Float[Array, "features features tokens"], ...]
 
 
 class Layer(eqx.Module):
@@ -22,9 +26,10 @@ class Layer(eqx.Module):
 class Reference(eqx.Module):
     """Everything a local update needs to know of the configuration it starts from.
 
-    links: link tensor Lambda^(2,1) as a band, one array (features, features, tokens) per offset
-      ``j - i`` in -bandwidth..bandwidth: entry [a, b, i] takes a source in channel b at token
-      i + offset of block 1 to channel a of y at token i of block 2, through the gates of block 1.
+    links: link tensors Lambda^(l,m) as bands, by pair (l, m) of blocks numbered from 0, l > m: one
+      array (features, features, tokens) per offset ``j - i`` in -bandwidth..bandwidth.  Entry
+      [a, b, i] takes a source in channel b at token i + offset of block m to channel a of y at
+      token i of block l, through the gates of the blocks m to l - 1.
     readouts: per block (parts, hidden, features, tokens): the response of theta to a source.
     """
 
@@ -32,7 +37,7 @@ class Reference(eqx.Module):
     theta: Inexact[Array, " hidden"]
     log_psi: Inexact[Array, ""]
     layers: tuple[Layer, ...]
-    links: tuple[Float[Array, "features features tokens"], ...]
+    links: dict[tuple[int, int], Band]
     readouts: tuple[Float[Array, "parts hidden features tokens"], ...]
 
 
@@ -44,7 +49,8 @@ def build_reference(model: DysonNet, spins: Int8[Array, " n_sites"], span: int) 
     """One forward pass, the readout by transposed propagation, and the links.
 
     Cost O(n log n): transforms over the tokens for the readouts (hidden * features channels per
-    block) and for the links (features^2 channels per offset).
+    block) and, at depth 2, for the links (features^2 channels per offset).  Deeper networks build
+    their links in O(n) from the waves of the modes, ``dyson.abacus.waves``.
     """
     phi, h = model.embed(model.patterns(spins))
     layers = []
@@ -54,18 +60,38 @@ def build_reference(model: DysonNet, spins: Int8[Array, " n_sites"], span: int) 
         layers.append(Layer(phi, local, mixed))
         phi, h = phi + local.sources, h + local.gates * mixed
     theta = model.head.theta(model.pooled(h))
-    links = ()
-    if model.depth == 2:
-        first, second = model.blocks
-        links = neighbour_links(first, second, layers[0].local.gates, chain_of(model), span)
+    gates = [layer.local.gates for layer in layers]
     return Reference(
         spins,
         theta,
         model.head.log_amplitude(theta),
         tuple(layers),
-        links,
-        readouts(model, [layer.local.gates for layer in layers]),
+        link_tensors(model, gates, span),
+        readouts(model, gates),
     )
+
+
+def link_bandwidths(model: DysonNet, span: int) -> dict[tuple[int, int], int]:
+    """Largest offset that the window of a move needs, for every pair of blocks (to, from).
+
+    The gates of block l (from 0) change within l reaches of the span, the sources of block m
+    within m + 1.
+    """
+    chain, reach = chain_of(model), model.blocks[0].reach
+    pairs = [(to, source) for to in range(model.depth) for source in range(to)]
+    return {(to, m): chain.bandwidth(span, (to + m + 1) * reach) for to, m in pairs}
+
+
+def link_tensors(model: DysonNet, gates: list[Stream], span: int) -> dict[tuple[int, int], Band]:
+    """The links of all pairs of blocks: one FFT per offset for a single pair, else by waves."""
+    widths = link_bandwidths(model, span)
+    if model.depth > 2:
+        return links_by_waves(model.blocks, gates, widths, periodic=model.periodic)
+    blocks, chain = model.blocks, chain_of(model)
+    return {
+        (to, m): neighbour_links(blocks[m], blocks[to], gates[m], chain, width)
+        for (to, m), width in widths.items()
+    }
 
 
 def readouts(model: DysonNet, gates: list[Stream]) -> tuple[Array, ...]:
@@ -85,8 +111,8 @@ def readouts(model: DysonNet, gates: list[Stream]) -> tuple[Array, ...]:
 
 
 def neighbour_links(
-    first: Block, second: Block, gates: Stream, chain: Chain, span: int
-) -> tuple[Array, ...]:
+    first: Block, second: Block, gates: Stream, chain: Chain, bandwidth: int
+) -> Band:
     """The band of ``G2 W~2 D0 W_out G1`` between two successive blocks.
 
     For channels (a, b) it is the product ``G2_a diag(M_ab) G1_b`` of two Toeplitz matrices with
@@ -99,7 +125,6 @@ def neighbour_links(
     )
     if not periodic:
         g2, g1 = (jnp.concatenate([g[:, :0:-1], g], axis=1) for g in (g2, g1))
-    bandwidth = chain.bandwidth(span, second.reach)
 
     def band(kernel2: Array, m: Array, kernel1: Array) -> Array:
         return toeplitz_product_band(kernel2, m, kernel1, bandwidth, periodic=periodic)

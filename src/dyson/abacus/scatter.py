@@ -37,8 +37,9 @@ def scatter(
         gates, emitted = _local_changes(block, layer, chain, view, phi)
         sources.append(_add(emitted, {o: block.mix_scattered @ s for o, s in local.items()}))
         received = _propagate(block, chain, tuple(gates), sources[index])
-        if index == 1:
-            linked = _through_links(reference.links, chain, view, tuple(gates), sources[0])
+        for earlier in range(index):
+            links = reference.links[index, earlier]
+            linked = _through_links(links, chain, view, tuple(gates), sources[earlier])
             received = _add(received, linked)
         scattered = {
             o: change * (view.at(layer.mixed, o) + block.mix_out @ received[o])
@@ -108,13 +109,11 @@ def _through_links(
 ) -> Change:
     """``Lambda v``: contracted offset by offset, so that every link is read once."""
     bandwidth = len(links) // 2
-    received: Change = {}
-    for step, link in enumerate(links):
-        for i in targets:
-            for j, v in source.items():
-                if chain.offset(j - i) == step - bandwidth:
-                    received = _add(received, {i: view.contract(link, i, v)})
-    return received
+    pairs: list[list[tuple[int, int]]] = [[] for _ in links]
+    for i in targets:
+        for j in source:
+            pairs[chain.offset(j - i) + bandwidth].append((i, j))
+    return view.through(links, pairs, source)
 
 
 def _total(terms: list[Array]) -> Array:

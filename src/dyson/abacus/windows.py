@@ -16,6 +16,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+# Pairs (target, source) of window offsets that one link connects, for every link of a band.
+Pairs = list[list[tuple[int, int]]]
+
+# Bands of up to this many offsets are contracted without a loop: depth 2 with kernel 3.
+WRITTEN_OUT = 5
+
 
 class Chain(eqx.Module):
     """The chain of tokens on which offsets are counted."""
@@ -36,8 +42,8 @@ class Chain(eqx.Module):
         return tuple(sorted(wide))
 
     def bandwidth(self, span: int, reach: int) -> int:
-        """Largest offset between two tokens that a link of neighbouring layers connects."""
-        widest = 2 * reach + span - 1
+        """Largest offset between two tokens within ``reach`` in all of the same span."""
+        widest = reach + span - 1
         return min(widest, self.n_tokens // 2) if self.periodic else widest
 
 
@@ -70,6 +76,18 @@ class OneMove(eqx.Module):
         """``sum_b link[a, b] vector[b]`` with the link of the token at offset ``row``."""
         return contract(self.at(link, row), vector)
 
+    def through(self, links: Sequence[Array], pairs: Pairs, source: dict[int, Array]) -> dict:
+        """Links times sources at every target: one small matrix product per target."""
+        by_target: dict[int, list[tuple[Array, int]]] = {}
+        for link, members in zip(links, pairs, strict=True):
+            for i, j in members:
+                by_target.setdefault(i, []).append((link, j))
+        received = {}
+        for i, terms in by_target.items():
+            matrix = jnp.concatenate([self.at(link, i)[..., 0] for link, _ in terms], axis=1)
+            received[i] = matrix @ jnp.concatenate([source[j] for _, j in terms])
+        return received
+
 
 class EveryToken(eqx.Module):
     """The same, with every token as the base: offsets are rotations of the arrays."""
@@ -87,6 +105,40 @@ class EveryToken(eqx.Module):
         # Rotating the vector to the link's token moves less memory than rotating the link.
         product = contract(link, jnp.roll(vector, row, axis=-1))
         return jnp.roll(product, -row, axis=-1)
+
+    def through(self, links: Sequence[Array], pairs: Pairs, source: dict[int, Array]) -> dict:
+        """Links times sources at every target, offset by offset, so that each link is read once.
+
+        Wide bands run as a loop over offsets with all targets side by side, absent ones filled
+        with zeros: compile time counts there, and written out it grows with pairs and features.
+        """
+        received: dict[int, Array] = {}
+        if len(links) <= WRITTEN_OUT:
+            for link, members in zip(links, pairs, strict=True):
+                for i, j in members:
+                    product = self.contract(link, i, source[j])
+                    received[i] = received[i] + product if i in received else product
+            return received
+        targets = sorted({i for members in pairs for i, _ in members})
+        absent = jnp.zeros_like(next(iter(source.values())))
+        vectors = []
+        for members in pairs:
+            partner = dict(members)
+            rolled = [
+                jnp.roll(source[partner[i]], i, axis=-1) if i in partner else absent
+                for i in targets
+            ]
+            vectors.append(jnp.stack(rolled))
+
+        def add(total, offset):
+            link, vector = offset
+            # (targets, features, tokens) at once, written out over the features of the source
+            terms = (link[:, b] * vector[:, b, None] for b in range(link.shape[1]))
+            return functools.reduce(jnp.add, terms, total), None
+
+        start = jnp.zeros_like(jnp.stack([absent] * len(targets)))
+        total = jax.lax.scan(add, start, (jnp.stack(links), jnp.stack(vectors)))[0]
+        return {i: jnp.roll(x, -i, axis=-1) for i, x in zip(targets, total, strict=True)}
 
 
 View = OneMove | EveryToken

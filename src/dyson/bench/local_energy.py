@@ -1,4 +1,4 @@
-"""Time per connected element of the local energy: ABACUS against the full forward pass."""
+"""Time per connected element of the local energy: ABACUS, the full forward pass, and a ViT."""
 
 import json
 from typing import Annotated, NamedTuple
@@ -10,8 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from dyson import Abacus, DysonNet, Ising, LocalUpdates, Recompute, local_energies
+from dyson.baselines import ViT
 from dyson.bench.timing import compile_and_time, use_one_core
 from dyson.spins import random_spins
+
+# Forward passes of the transformer timed side by side: few, each holds tokens^2 scores per head.
+VIT_FLIPS = 4
 
 
 class Row(NamedTuple):
@@ -21,11 +25,17 @@ class Row(NamedTuple):
     abacus: float
     forward: float
     speedup: float
+    vit: float
+    vit_speedup: float
     compile: float
 
 
 def measure(n_sites: int, *, mixer: str, samples: int) -> Row:
-    """One size: 16 features, depth 2, kernel 3, 8 outputs, float32, one flip per element."""
+    """One size: 16 features, depth 2, kernel 3, 8 outputs, float32, one flip per element.
+
+    The transformer has as many features and layers and patches of four spins; its chain is rounded
+    up to a multiple of four.
+    """
     hamiltonian = Ising(n_sites)
     model = DysonNet(n_sites, mixer=mixer, dtype=jnp.float32, key=jax.random.key(0))  # pyright: ignore[reportArgumentType]
     spins = random_spins(jax.random.key(1), (samples, n_sites))
@@ -40,7 +50,17 @@ def measure(n_sites: int, *, mixer: str, samples: int) -> Row:
 
     compile_seconds, abacus = per_element(Abacus(), spins)
     _, forward = per_element(Recompute(), spins[:1])
-    return Row(n_sites, abacus, forward, forward / abacus, compile_seconds)
+    padded = -(-n_sites // 4) * 4
+    _, vit = compile_and_time(
+        # forward passes of a few flips at once; all of them cost n_sites times as much
+        lambda model, batch: jax.vmap(model)(batch),
+        ViT(padded, dtype=jnp.float32, key=jax.random.key(2)),  # pyright: ignore[reportArgumentType]
+        random_spins(jax.random.key(3), (VIT_FLIPS, padded)),
+    )
+    vit *= 1e6 / VIT_FLIPS
+    return Row(
+        n_sites, abacus, forward, forward / abacus, vit, vit / abacus, compile_seconds
+    )
 
 
 def command(
@@ -51,7 +71,7 @@ def command(
     samples: Annotated[int, typer.Option(min=1, help="Samples per measurement.")] = 16,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> int:
-    """Local energy per connected element on one core, float32: ABACUS and the full forward pass."""
+    """Local energy per connected element on one core, float32: ABACUS, forward passes, a ViT."""
     try:
         numbers = [int(size) for size in sizes.split(",")]
     except ValueError:
@@ -62,7 +82,7 @@ def command(
         )
     use_one_core()
     table = Table(title="Microseconds per connected element, one core, float32")
-    for heading in ("sites", "ABACUS", "full forward", "ratio", "compile / s"):
+    for heading in ("sites", "ABACUS", "full forward", "ratio", "ViT", "ratio", "compile / s"):
         table.add_column(heading, justify="right")
     rows = []
     console = Console(stderr=True)
@@ -73,7 +93,8 @@ def command(
             rows.append(row._asdict())
             table.add_row(
                 str(n_sites), f"{row.abacus:.2f}", f"{row.forward:.1f}",
-                f"{row.speedup:.1f}", f"{row.compile:.1f}",
+                f"{row.speedup:.1f}", f"{row.vit:.0f}", f"{row.vit_speedup:.0f}",
+                f"{row.compile:.1f}",
             )
     if as_json:
         print(json.dumps(rows))

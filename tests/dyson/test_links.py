@@ -1,0 +1,91 @@
+"""Link tensors against the product of dense matrices that defines them."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dyson.abacus.reference import link_bandwidths, neighbour_links
+from dyson.abacus.waves import links_by_waves
+from dyson.abacus.windows import Chain
+from random_networks import random_network
+
+
+def random_gates(model):
+    rng = np.random.default_rng(7)
+    shape = (model.features, model.n_tokens)
+    return [jnp.asarray(rng.normal(size=shape)) for _ in model.blocks]
+
+
+def dense_links(model, gates):
+    """Lambda^(l,m) by its definition: arrays [a, i, b, j] of all tokens and channels."""
+    d, n = model.features, model.n_tokens
+    shape = (d * n, d * n)
+    units = jnp.eye(d * n).reshape(d * n, d, n)
+    per_token = lambda matrix: np.kron(matrix, np.eye(n))  # noqa: E731
+    mixers, ins, outs = [], [], []
+    for block, gate in zip(model.blocks, gates, strict=True):
+        columns = jax.vmap(block.propagate)(units).reshape(shape)
+        mixers.append(np.asarray(columns).T)
+        ins.append(per_token(np.asarray(block.mix_scattered)))
+        outs.append(np.asarray(gate).reshape(-1, 1) * per_token(np.asarray(block.mix_out)))
+    links = {}
+    for m in range(model.depth):
+        stream = outs[m] @ mixers[m]  # change of h after block m for a source in it
+        for to in range(m + 1, model.depth):
+            y = mixers[to] @ ins[to] @ stream
+            links[to, m] = y.reshape(d, n, d, n)
+            stream = stream + outs[to] @ y
+    return links
+
+
+def band_of(dense, width, periodic):
+    n = dense.shape[1]
+    bands = []
+    for offset in range(-width, width + 1):
+        column = np.arange(n) + offset
+        inside = periodic | ((column >= 0) & (column < n))
+        entries = dense[:, np.arange(n), :, column % n]  # [i, a, b]
+        bands.append(np.where(inside[:, None, None], entries, 0).transpose(1, 2, 0))
+    return bands
+
+
+def by_waves(model, gates):
+    widths = link_bandwidths(model, span=1)
+    evaluate = eqx.filter_jit(lambda m, g: links_by_waves(m.blocks, g, widths, periodic=m.periodic))
+    return widths, evaluate(model, gates)
+
+
+@pytest.mark.parametrize(
+    "n_sites, options",
+    [
+        (11, dict(depth=3)),
+        (4, dict(depth=3, mixer="real", modes=1)),  # a ring inside the window
+        (1, dict(depth=3)),
+        (9, dict(depth=4, mixer="real", kernel_size=1)),
+        (11, dict(depth=3, periodic=False)),
+        (3, dict(depth=4, mixer="real", periodic=False)),
+    ],
+)
+def test_every_pair_of_layers(n_sites, options):
+    model = random_network(n_sites, features=3, **options)
+    gates = random_gates(model)
+    expected = dense_links(model, gates)
+    widths, links = by_waves(model, gates)
+    assert links.keys() == expected.keys()
+    for pair, band in links.items():
+        reference = band_of(expected[pair], widths[pair], model.periodic)
+        scale = np.abs(expected[pair]).max()
+        np.testing.assert_allclose(np.array(band), reference, atol=1e-12 * scale, rtol=0)
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+def test_both_routes_agree_on_neighbouring_layers(periodic):
+    model = random_network(37, features=3, depth=2, periodic=periodic)
+    gates = random_gates(model)
+    widths, links = by_waves(model, gates)
+    chain = Chain(37, periodic)
+    first, second = model.blocks
+    by_fft = neighbour_links(first, second, gates[0], chain, widths[1, 0])
+    np.testing.assert_allclose(np.array(links[1, 0]), np.array(by_fft), atol=1e-12)
