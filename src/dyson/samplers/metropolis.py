@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int8
 
 from dyson.hamiltonians import Hamiltonian
 from dyson.networks import Network
-from dyson.samplers.base import Sampler
+from dyson.samplers.base import Sampler, global_flip, log_uniforms
 from dyson.updates import LocalUpdates, Recompute
 
 
@@ -58,11 +58,9 @@ class Metropolis(Sampler):
         site_key, uniform_key, global_key = jax.random.split(key, 3)
         n_proposals = self.sweeps * self.n_sites
         sites = jax.random.randint(site_key, (n_proposals, 1), 0, self.n_sites, jnp.int32)
-        log_uniforms = _log_uniforms(uniform_key, n_proposals)
+        uniforms = log_uniforms(uniform_key, n_proposals)
         if self.global_flips:
-            change = 2 * jnp.real(model(-spins) - model(spins))
-            accept = _log_uniforms(global_key, 1)[0] < change.astype(log_uniforms.dtype)
-            spins = jnp.where(accept, -spins, spins)
+            spins = global_flip(global_key, model, spins)
 
         def propose(cache: Any, move: tuple[Array, Array]) -> tuple[Any, Array]:
             site, log_uniform = move
@@ -72,10 +70,7 @@ class Metropolis(Sampler):
             return jax.tree.map(lambda new, old: jnp.where(accept, new, old), moved, cache), accept
 
         cache, accepted = jax.lax.scan(
-            propose, self.updates.init(model, spins), (sites, log_uniforms)
+            propose, self.updates.init(model, spins), (sites, uniforms)
         )
         return self.updates.spins(cache), jnp.mean(accepted)
 
-
-def _log_uniforms(key: jax.Array, n: int) -> Array:
-    return -jax.random.exponential(key, (n,))
