@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from dyson.environments.medium import Medium, Propagator, Wave, add, shared_product, turn
+from dyson.environments.medium import Medium, Propagator, Wave, add, shared_product, stored, turn
 from dyson.environments.segment import Segment, Site
 from dyson.networks import DysonNet
 
@@ -29,6 +29,7 @@ def outputs_between(
     periodic = bool(prefix.far)
     h = window.embedded
     into_prefix, into_suffix = ([], []), ([], [])
+    into_ends, into_origin = zip(into_prefix, into_suffix, strict=True)
     for index, (layer, drive, gate) in enumerate(
         zip(medium.layers, window.drives, window.gates, strict=True)
     ):
@@ -52,11 +53,13 @@ def outputs_between(
         whole = tuple(part[:, -1] for part in powers)
         out_right = add(turn(whole, from_left), to_right)
         out_left = add(turn(whole, from_right), to_left)
-        into_prefix[0].append(out_left)
-        into_suffix[0].append(out_right)
+        waves = [from_left, from_right, out_left, out_right]
         if periodic:
-            into_prefix[1].append(add(around_right, turn(t_suffix, out_right)))
-            into_suffix[1].append(add(around_left, turn(t_prefix, out_left)))
+            waves.append(add(around_right, turn(t_suffix, out_right)))
+            waves.append(add(around_left, turn(t_prefix, out_left)))
+        from_left, from_right, *waves = stored(waves)
+        for into, wave in zip((*into_ends, *into_origin), waves, strict=False):
+            into.append(wave)
         y = within(layer, u) + layer.heard(_through(powers, from_left, from_right))
         h = h + gate * shared_product(layer.mix_out, y)
     inside = medium.head @ jnp.sum(h, axis=1)
