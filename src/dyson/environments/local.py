@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int8
 
-from dyson.environments.medium import Medium
+from dyson.environments.medium import Medium, add
 from dyson.environments.segment import Site
 from dyson.networks import DysonNet
-from dyson.networks.blocks import Stream
 
 # Per layer one array (features, tokens, chains); (tokens, features, chains) for a whole chain.
 Activations = tuple[Float[Array, "features tokens chains"], ...]
@@ -101,8 +100,8 @@ def flipped(
         new_gates.append(_replaced(window.gates[index], here, gates))
         new_convolved.append(_replaced(window.convolved[index], there, convolved))
         new_drives.append(_replaced(window.drives[index], there, drive))
-        before = jnp.zeros_like(drive).at[:, block.reach : block.reach + change.shape[1]].set(change)
-        change = before + drive - window.drives[index][:, there]
+        change = jnp.pad(change, ((0, 0), (block.reach, block.reach), (0, 0)))
+        change = change + drive - window.drives[index][:, there]
     embedded = _replaced(window.embedded, slice(middle, middle + 1), h[:, None])
     return LocalFeatures(
         embedded,
@@ -115,7 +114,7 @@ def _convolve(taps: Array, x: Array) -> Array:
     width = taps.shape[1]
     padded = jnp.pad(x, ((0, 0), (width - 1, width - 1), (0, 0)))
     length = x.shape[1] + width - 1
-    return sum(taps[:, tap, None, None] * padded[:, tap : tap + length] for tap in range(width))
+    return add(*(taps[:, tap, None, None] * padded[:, tap : tap + length] for tap in range(width)))
 
 
 def _replaced(x: Array, where: slice, values: Array) -> Array:

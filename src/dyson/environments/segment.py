@@ -213,8 +213,8 @@ def absorb(medium: Medium, segment: Segment, site: Site) -> Segment:
             )
         )
         if periodic:
-            transmission = segment.transmission[index]
-            sent = jax.tree.map(lambda u: layer.sent(u, transmission), source)  # noqa: B023
+            through = segment.transmission[index]
+            sent = jax.tree.map(lambda u: layer.sent(u, through), source)  # noqa: B023
             far.append(add(pushed(segment.far[index]), sent))
     pooled = pushed(segment.pooled, token.readouts)
     pooled = eqx.tree_at(lambda p: p.constant, pooled, pooled.constant + token.output)

@@ -48,7 +48,7 @@ class Sweep(Sampler):
         n_chains: int,
         *,
         sweeps: int = 1,
-        chains_at_once: int = 16,
+        chains_at_once: int = 8,
     ):
         counts = {"n_chains": n_chains, "sweeps": sweeps, "chains_at_once": chains_at_once}
         for name, value in counts.items():
@@ -107,16 +107,18 @@ class Sweep(Sampler):
 
 def has_environments(model: Network) -> bool:
     """Whether sweeps of this network can use environments: decided by its type and size."""
-    network = model.network if isinstance(model, SpinFlip) else model
-    if not isinstance(network, DysonNet):
+    network = getattr(model, "network", model)
+    if not isinstance(network, DysonNet) or not isinstance(model, DysonNet | SpinFlip):
         return False
     return not network.periodic or network.n_tokens > 2 * env.half_window(network)
 
 
 def visited_sites(model: Network) -> slice:
     """The sites, in order, that one pass from the first to the last token visits."""
-    network = model.network if isinstance(model, SpinFlip) else model
-    if not has_environments(model) or not network.periodic:
+    if not has_environments(model):
+        return slice(0, model.n_sites)
+    network = _network(model)
+    if not network.periodic:
         return slice(0, network.n_sites)
     left_out = env.half_window(network) * network.token_size
     return slice(left_out, network.n_sites - left_out)
@@ -165,12 +167,14 @@ def environment_sweep(
     The images of a projected network are further chains, decided together.
     Returns the same as :func:`forward_sweep`.
     """
-    network = model.network if isinstance(model, SpinFlip) else model
+    network = _network(model)
     n_chains = spins.shape[0]
     half = env.half_window(network)
     medium = env.Medium(network)
     log_psi = jax.vmap(model)(spins)
-    images = jax.vmap(model.images, out_axes=1)(spins) if model is not network else spins[None]
+    images = spins[None]
+    if isinstance(model, SpinFlip):
+        images = jax.vmap(model.images, out_axes=1)(spins)
     patterns = env.token_patterns(network, images.reshape(-1, network.n_sites))
     features = env.local_features(network, medium, patterns)
     tokens = features.embedded.shape[0]
@@ -190,7 +194,9 @@ def environment_sweep(
     def amplitude(prefix: env.Segment, window: env.LocalFeatures, suffix: env.Segment) -> Array:
         outputs = env.outputs_between(medium, prefix, window.sites, suffix, network.n_tokens)
         terms = env.log_psi(network, outputs).reshape(-1, n_chains)
-        return terms[0] if model is network else jax.vmap(model.combine, in_axes=1)(terms)
+        if isinstance(model, SpinFlip):
+            return jax.vmap(model.combine, in_axes=1)(terms)
+        return terms[0]
 
     def visit(carry: Any, position: Any) -> Any:
         prefix, window, log_psi = carry
@@ -242,6 +248,16 @@ def environment_sweep(
     )
 
 
+def _network(model: Network) -> DysonNet:
+    network = model.network if isinstance(model, SpinFlip) else model
+    if not isinstance(network, DysonNet):
+        raise TypeError(
+            "environment_sweep: expected a DysonNet or SpinFlip around one, got "
+            f"{type(network).__name__}; write forward_sweep for other networks"
+        )
+    return network
+
+
 def _spins_of(patterns: Int[Array, "tokens chains"], bits: Array) -> Int8[Array, "chains n_sites"]:
     down = (patterns[:, None] & bits[:, None]) != 0
     return jnp.where(down, -1, 1).astype(jnp.int8).reshape(-1, patterns.shape[1]).T
@@ -251,7 +267,7 @@ def _rotated_sweep(
     model: Any, spins: Array, log_uniforms: Array, origins: Array
 ) -> tuple[Array, Array]:
     """A sweep that starts at the token of site ``origins`` on a ring; the fraction accepted."""
-    network = model.network if isinstance(model, SpinFlip) else model
+    network = _network(model)
     shift = origins // network.token_size * network.token_size if network.periodic else 0 * origins
     spins = jax.vmap(jnp.roll)(spins, -shift)
     visited = log_uniforms[:, visited_sites(model)]
