@@ -2,12 +2,9 @@
 
 import typer
 
-from dyson.bench import local_energy
+from dyson.bench import local_energy, sampler
 
 app = typer.Typer(no_args_is_help=True, help="Measure the speed of the library on this machine.")
 app.command("local-energy")(local_energy.command)
+app.command("sampler")(sampler.command)
 
-
-@app.callback()
-def _several_commands() -> None:
-    """Keeps the name of the command in the command line while there is only one."""

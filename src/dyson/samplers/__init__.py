@@ -2,5 +2,6 @@
 
 from dyson.samplers.base import Sampler, SamplerInfo, SamplerState
 from dyson.samplers.metropolis import Metropolis
+from dyson.samplers.sweep import Sweep
 
-__all__ = ["Metropolis", "Sampler", "SamplerInfo", "SamplerState"]
+__all__ = ["Metropolis", "Sampler", "SamplerInfo", "SamplerState", "Sweep"]

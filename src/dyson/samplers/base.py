@@ -4,6 +4,7 @@ import abc
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int8
 
 from dyson.networks import Network
@@ -62,3 +63,17 @@ class Sampler(eqx.Module):
         advance = jax.vmap(self.advance, in_axes=(0, None, 0))
         spins, acceptance = advance(keys, model, state.spins)
         return SamplerState(spins), SamplerInfo(acceptance)
+
+
+def global_flip(
+    key: jax.Array, model: Network, spins: Int8[Array, " n_sites"]
+) -> Int8[Array, " n_sites"]:
+    """Propose to flip all spins; two forward passes."""
+    change = 2 * jnp.real(model(-spins) - model(spins))
+    accept = log_uniforms(key, 1)[0] < change.astype(jnp.zeros(()).dtype)
+    return jnp.where(accept, -spins, spins)
+
+
+def log_uniforms(key: jax.Array, n: int) -> Float[Array, " n"]:
+    """Logarithms of uniform numbers, to be compared with a log-ratio of probabilities."""
+    return -jax.random.exponential(key, (n,))

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Int8
 
 from dyson.hamiltonians import Hamiltonian
 from dyson.networks import Network
-from dyson.samplers.base import Sampler
+from dyson.samplers.base import Sampler, global_flip, log_uniforms
 from dyson.updates import LocalUpdates, Recompute
 
 
@@ -70,11 +70,9 @@ class Metropolis(Sampler):
         move_key, uniform_key, global_key = jax.random.split(key, 3)
         n_proposals = self.sweeps * self.n_sites
         starts, lengths = self._runs(move_key, n_proposals)
-        log_uniforms = _log_uniforms(uniform_key, n_proposals)
+        uniforms = log_uniforms(uniform_key, n_proposals)
         if self.global_flips:
-            change = 2 * jnp.real(model(-spins) - model(spins))
-            accept = _log_uniforms(global_key, 1)[0] < change.astype(log_uniforms.dtype)
-            spins = jnp.where(accept, -spins, spins)
+            spins = global_flip(global_key, model, spins)
 
         def propose(cache: Any, move: tuple[Array, Array, Array]) -> tuple[Any, Array]:
             start, length, log_uniform = move
@@ -84,7 +82,7 @@ class Metropolis(Sampler):
             return jax.tree.map(lambda new, old: jnp.where(accept, new, old), moved, cache), accept
 
         cache, accepted = jax.lax.scan(
-            propose, self.updates.init(model, spins), (starts, lengths, log_uniforms)
+            propose, self.updates.init(model, spins), (starts, lengths, uniforms)
         )
         return self.updates.spins(cache), jnp.mean(accepted)
 
@@ -111,6 +109,3 @@ class Metropolis(Sampler):
             inside &= sites < self.n_sites
         return jnp.where(inside, sites, -1)
 
-
-def _log_uniforms(key: jax.Array, n: int) -> Array:
-    return -jax.random.exponential(key, (n,))

@@ -1,0 +1,132 @@
+"""The local stream of all chains: at the start of a sweep, and on a window after a flip.
+
+A flip of token t changes the sources c of layer l on the tokens within l q and the gates D within
+(l - 1) q, with q the reach of the local convolution: ``half_window`` tokens on either side in all.
+Beyond the ends of an open chain the window sees the vacuum, in which everything is zero.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Int8
+
+from dyson.environments.medium import Medium, add
+from dyson.environments.segment import Site
+from dyson.networks import DysonNet
+
+# Per layer one array (features, tokens, chains); (tokens, features, chains) for a whole chain.
+Activations = tuple[Float[Array, "features tokens chains"], ...]
+
+
+class LocalFeatures(eqx.Module):
+    """The current local activations of some tokens.
+
+    embedded: h^(0).   phi: input of each layer's local stream.   inputs, convolved: of its
+    convolution.   drives: c + offset.   gates: D.
+    """
+
+    embedded: Float[Array, "features tokens chains"]
+    phi: Activations
+    inputs: Activations
+    convolved: Activations
+    drives: Activations
+    gates: Activations
+
+    @property
+    def sites(self) -> Site:
+        """What segments and windows need of it."""
+        return Site(self.embedded, self.drives, self.gates)
+
+
+def half_window(model: DysonNet) -> int:
+    """Tokens on either side of a flip whose local features change."""
+    return sum(block.reach for block in model.blocks)
+
+
+def local_features(
+    model: DysonNet, medium: Medium, patterns: Int[Array, "tokens chains"]
+) -> LocalFeatures:
+    """All tokens of all chains, (tokens, features, chains); O(features^2) per token.
+
+    An open chain is padded with ``half_window`` tokens of vacuum on either side.
+    """
+    over_chains = lambda f: jax.vmap(f, in_axes=-1, out_axes=-1)  # noqa: E731
+    phi, h = over_chains(model.embed)(patterns)
+    layers = []
+    for block, layer in zip(model.blocks, medium.layers, strict=True):
+        local = over_chains(block.local)(phi)
+        drive = local.sources + layer.offset[:, None, None]
+        layers.append((phi, local.inputs, local.convolved, drive, local.gates))
+        phi = phi + local.sources
+    features = LocalFeatures(h, *(tuple(arrays) for arrays in zip(*layers, strict=True)))
+    vacuum = 0 if model.periodic else half_window(model)
+
+    def tokens_first(x: Array) -> Array:
+        return jnp.pad(jnp.moveaxis(x, 1, 0), ((vacuum, vacuum), (0, 0), (0, 0)))
+
+    return jax.tree.map(tokens_first, features)
+
+
+def flipped(
+    model: DysonNet,
+    medium: Medium,
+    window: LocalFeatures,
+    pattern: Int[Array, " chains"],
+    exists: Bool[Array, " tokens"] | None,
+) -> LocalFeatures:
+    """The window after its middle token has taken a new pattern; O(window * features^2).
+
+    ``exists`` tells tokens from vacuum on an open chain; None where all are tokens.
+    """
+    middle = window.embedded.shape[1] // 2
+    phi, h = model.embed(pattern)
+    start, change = middle, phi[:, None] - window.phi[0][:, middle : middle + 1]
+    new_phi, new_inputs, new_convolved, new_drives, new_gates = [], [], [], [], []
+    for index, (block, layer) in enumerate(zip(model.blocks, medium.layers, strict=True)):
+        here = slice(start, start + change.shape[1])
+        phi = window.phi[index][:, here] + change
+        inputs, gates = (
+            _only(exists, x.reshape(-1, *phi.shape[1:]), here)
+            for x in block.split(phi.reshape(phi.shape[0], -1))
+        )
+        difference = inputs - window.inputs[index][:, here]
+        start -= block.reach
+        there = slice(start, start + change.shape[1] + 2 * block.reach)
+        convolved = window.convolved[index][:, there] + _convolve(block.taps, difference)
+        drive = jax.nn.silu(convolved) + layer.offset[:, None, None]
+        drive = _only(exists, drive, there)
+        new_phi.append(_replaced(window.phi[index], here, phi))
+        new_inputs.append(_replaced(window.inputs[index], here, inputs))
+        new_gates.append(_replaced(window.gates[index], here, gates))
+        new_convolved.append(_replaced(window.convolved[index], there, convolved))
+        new_drives.append(_replaced(window.drives[index], there, drive))
+        change = jnp.pad(change, ((0, 0), (block.reach, block.reach), (0, 0)))
+        change = change + drive - window.drives[index][:, there]
+    embedded = _replaced(window.embedded, slice(middle, middle + 1), h[:, None])
+    return LocalFeatures(
+        embedded,
+        *map(tuple, (new_phi, new_inputs, new_convolved, new_drives, new_gates)),
+    )
+
+
+def _convolve(taps: Array, x: Array) -> Array:
+    """Every output that the inputs (features, tokens, chains) reach."""
+    width = taps.shape[1]
+    padded = jnp.pad(x, ((0, 0), (width - 1, width - 1), (0, 0)))
+    length = x.shape[1] + width - 1
+    return add(*(taps[:, tap, None, None] * padded[:, tap : tap + length] for tap in range(width)))
+
+
+def _replaced(x: Array, where: slice, values: Array) -> Array:
+    return jnp.concatenate([x[:, : where.start], values, x[:, where.stop :]], axis=1)
+
+
+def _only(exists: Array | None, x: Array, where: slice) -> Array:
+    return x if exists is None else jnp.where(exists[None, where, None], x, 0)
+
+
+def token_patterns(
+    model: DysonNet, spins: Int8[Array, "chains n_sites"]
+) -> Int[Array, "tokens chains"]:
+    """Patterns of all chains with the chains as the last axis."""
+    return jax.vmap(model.patterns, out_axes=-1)(spins)
