@@ -9,37 +9,24 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike
 
 from hodlr.algebra import Structured, add_diagonal
+from hodlr.blocks import invert
 from hodlr.exponentials import promote
 from hodlr.matrix import HODLR, as_columns, from_columns
 
 
-class BatchedLU(eqx.Module):
-    """LU factors with partial pivoting of a batch of square blocks (…, s, s)."""
+class BlockInverse(eqx.Module):
+    """Inverses (…, s, s) of a batch of square blocks, and the sign and log|det| of each one."""
 
-    lu: Array
-    permutation: Array
-    odd: Array
+    inverse: Array
+    sign: Array
+    logabs: Array
 
     def __init__(self, blocks: Array):
-        self.lu, pivots, self.permutation = jax.lax.linalg.lu(blocks)
-        swaps = jnp.sum(pivots != jnp.arange(pivots.shape[-1], dtype=pivots.dtype), axis=-1)
-        self.odd = swaps % 2 == 1
+        self.inverse, self.sign, self.logabs = invert(blocks)
 
     def solve(self, b: Array) -> Array:
         """Solve for columns b (…, s, k)."""
-        if b.shape[-1] == 0:
-            return b
-        b = jnp.take_along_axis(b, self.permutation[..., None], axis=-2)
-        below = jax.lax.linalg.triangular_solve(
-            self.lu, b, left_side=True, lower=True, unit_diagonal=True
-        )
-        return jax.lax.linalg.triangular_solve(self.lu, below, left_side=True, lower=False)
-
-    @property
-    def pivots(self) -> Array:
-        """The diagonal of the upper factor; their product is the determinant up to the sign of
-        `odd`."""
-        return jnp.diagonal(self.lu, axis1=-2, axis2=-1)
+        return self.inverse @ b
 
 
 class AbstractFactorisation(eqx.Module):
@@ -57,8 +44,8 @@ class AbstractFactorisation(eqx.Module):
         """A⁻¹ b for columns b (n, k) of the dtype of A or its complex counterpart."""
 
     @abc.abstractmethod
-    def _blocks(self) -> list[BatchedLU]:
-        """All triangular factors: the product of their determinants is det A."""
+    def _blocks(self) -> list[BlockInverse]:
+        """All inverted blocks: the product of their determinants is det A."""
 
     def solve(
         self, b: ArrayLike, *, transpose: bool = False, conj: bool = False, refinements: int = 0
@@ -101,13 +88,7 @@ class AbstractFactorisation(eqx.Module):
         sign = jnp.ones((), self.matrix.dtype)
         logabs = jnp.zeros((), jnp.finfo(self.matrix.dtype).dtype)
         for block in self._blocks():
-            pivots = block.pivots
-            size = jnp.abs(pivots)
-            zero = size == 0
-            phases = jnp.where(zero, 0, pivots / jnp.where(zero, 1, size).astype(pivots.dtype))
-            flips = jnp.where(jnp.sum(block.odd) % 2 == 1, -1, 1)
-            sign = sign * jnp.prod(phases) * flips.astype(sign.dtype)
-            logabs = logabs + jnp.sum(jnp.log(size))
+            sign, logabs = sign * jnp.prod(block.sign), logabs + jnp.sum(block.logabs)
         return sign, logabs
 
     def inverse(self) -> "Inverse":
@@ -117,14 +98,12 @@ class AbstractFactorisation(eqx.Module):
     def inverse_diagonal(self) -> Array:
         """The diagonal of A⁻¹ (n,), as ∂ log det A / ∂ A[i, i]; costs a few factorisations."""
         cls, matrix = type(self), self.matrix
-        holomorphic = jnp.issubdtype(matrix.dtype, jnp.complexfloating)
 
-        def logdet(shift: Array) -> Array:
-            blocks = cls(add_diagonal(matrix, shift))._blocks()
-            pivots = [block.pivots if holomorphic else jnp.abs(block.pivots) for block in blocks]
-            return sum((jnp.sum(jnp.log(p)) for p in pivots), jnp.zeros((), matrix.dtype))
+        def logabs(shift: Array) -> Array:
+            return cls(add_diagonal(matrix, shift)).slogdet()[1]
 
-        return jax.grad(logdet, holomorphic=holomorphic)(jnp.zeros(matrix.shape[0], matrix.dtype))
+        # For complex matrices too: the gradient of Re f, for analytic f, is f'.
+        return jax.grad(logabs)(jnp.zeros(matrix.shape[0], matrix.dtype))
 
 
 def _under(solve, like: Array, transpose: bool, conj: bool):
@@ -196,9 +175,9 @@ class HODLRFactorisation(AbstractFactorisation):
     """
 
     matrix: HODLR
-    leaf: BatchedLU
+    leaf: BlockInverse
     solved: tuple[Array, ...]
-    small: tuple[BatchedLU, ...]
+    small: tuple[BlockInverse, ...]
     cols: tuple[Array, ...]
 
     def __init__(self, matrix: HODLR):
@@ -206,7 +185,7 @@ class HODLRFactorisation(AbstractFactorisation):
         a, tree = matrix.unshared(), matrix.tree
         padding = (jnp.arange(tree.padded) >= tree.n).reshape(tree.n_leaves, tree.leaf_size)
         self.cols = a.cols
-        self.leaf = BatchedLU(a.leaves + jax.vmap(jnp.diag)(padding.astype(a.dtype)))
+        self.leaf = BlockInverse(a.leaves + jax.vmap(jnp.diag)(padding.astype(a.dtype)))
         widths = [u.shape[-1] for u in a.rows]
         columns = [u.reshape(tree.padded, -1) for u in a.rows]
         # The factors of all levels above are solved together, one batch of columns, root first.
@@ -218,7 +197,7 @@ class HODLRFactorisation(AbstractFactorisation):
             before = sum(widths[:level])
             mine = y[:, before:].reshape(2**level, 2, tree.half(level), widths[level])
             transfer = jnp.swapaxes(a.cols[level], -1, -2) @ mine
-            system = BatchedLU(_coupling(transfer))
+            system = BlockInverse(_coupling(transfer))
             solved.append(mine)
             small.append(system)
             y = _join_children(y[:, :before], mine, a.cols[level], system)
@@ -232,7 +211,7 @@ class HODLRFactorisation(AbstractFactorisation):
             x = _join_children(x, self.solved[level], self.cols[level], self.small[level])
         return from_columns(x[: tree.n], b)
 
-    def _blocks(self) -> list[BatchedLU]:
+    def _blocks(self) -> list[BlockInverse]:
         return [self.leaf, *self.small]
 
 
@@ -250,7 +229,7 @@ def _coupling(transfer: Array) -> Array:
     return jnp.concatenate([above, below], axis=-2)
 
 
-def _join_children(x: Array, solved: Array, cols: Array, system: BatchedLU) -> Array:
+def _join_children(x: Array, solved: Array, cols: Array, system: BlockInverse) -> Array:
     """From the children's solutions x (padded, k) to their parents'."""
     nodes, _, s, rank = solved.shape
     halves = x.reshape(nodes, 2, s, x.shape[-1])

@@ -199,8 +199,9 @@ def _triangular_factor(tall: np.ndarray) -> np.ndarray:
         blocks = -(-len(tall) // (2 * width))
         padded = np.zeros((blocks * 2 * width, width))
         padded[: len(tall)] = tall
-        tall = np.linalg.qr(padded.reshape(blocks, 2 * width, width), mode="r").reshape(-1, width)
-    return np.linalg.qr(tall, mode="r")
+        small = np.linalg.qr(padded.reshape(blocks, 2 * width, width), mode="r")
+        tall = np.asarray(small).reshape(-1, width)
+    return np.asarray(np.linalg.qr(tall, mode="r"))
 
 
 # Any kernel

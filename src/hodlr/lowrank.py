@@ -17,6 +17,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
+from hodlr.blocks import solve_blocks
+
 
 class SingularParts(NamedTuple):
     """Singular value decompositions of a batch of blocks (…, s, s'): M = left · diag(values) ·
@@ -75,7 +77,7 @@ def _interpolate(
     row, column = kept[..., None], kept[..., None, :]
     images, preimages = apply(right), apply_left(adjoint(left))
     core = jnp.where(row & column, preimages @ right, jnp.eye(left.shape[-1], dtype=left.dtype))
-    cross = jnp.linalg.solve(core, jnp.where(row, preimages, 0))
+    cross = solve_blocks(core, jnp.where(row, preimages, 0))
     rest = preimages - (adjoint(left) @ jnp.where(column, images, 0)) @ cross
     rows = jnp.where(column, images, left)
     cols_t = jnp.where(row, cross, rest)

@@ -14,7 +14,7 @@ and the transitions become [[a, q p'], [0, a']], which are kept in factors (Eide
 Integr. Equ. Oper. Theory 34, 293, 1999). All powers that occur are ≤ 1 in modulus.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from hodlr.exponentials import SumOfExponentials, integer_power
 from hodlr.toeplitz import ExponentialToeplitz
 
 # Diagonal transitions (n, r), or (first, q, p, second) for [[first, q pᵀ], [0, second]].
-Transitions = Array | tuple
+Transitions = Any
 
 
 class Side(NamedTuple):

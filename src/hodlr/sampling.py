@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import lineax
 from jaxtyping import Array, PRNGKeyArray
 
+from hodlr.blocks import solve_blocks
 from hodlr.build import check_rank_or_tol, truncate_levels
 from hodlr.exponentials import check_finite
 from hodlr.lowrank import parts_of_products, truncate_products
@@ -192,7 +193,7 @@ def _cross(block: Callable, s: int, rank: int, key) -> tuple[Array, Array]:
     core = jnp.where(
         used[:, None] & used[None, :], block(pivots_i[:, None], pivots_j[None, :]), identity
     )
-    return columns, jnp.linalg.solve(core, rows).T
+    return columns, solve_blocks(core, rows).T
 
 
 def _missed(entries, tree, level, left, right, key, n_checks) -> tuple[Array, Array]:

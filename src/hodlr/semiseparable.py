@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array
 
 from hodlr.exponentials import SumOfExponentials, integer_power, ring_closure
-from hodlr.factor import AbstractFactorisation, BatchedLU
+from hodlr.factor import AbstractFactorisation, BlockInverse
 from hodlr.toeplitz import ExponentialToeplitz
 from hodlr.tree import Tree
 
@@ -30,7 +30,7 @@ _LEAF = 16
 class _Join(eqx.Module):
     """The composition of the neighbouring pairs of one level: t = exchange(sent) - respond · α."""
 
-    system: BatchedLU
+    system: BlockInverse
     forth: Array
     back: Array
     respond: Array
@@ -65,12 +65,12 @@ class ExponentialFactorisation(AbstractFactorisation):
     """
 
     matrix: ExponentialToeplitz
-    leaf: BatchedLU
+    leaf: BlockInverse
     outgoing: Array
     solved: Array
     joins: tuple[_Join, ...]
     closing: Array | None
-    ring: BatchedLU | None
+    ring: BlockInverse | None
 
     def __init__(self, matrix: ExponentialToeplitz):
         self.matrix = matrix
@@ -100,7 +100,7 @@ class ExponentialFactorisation(AbstractFactorisation):
         blocks = jnp.where(both, bare.to_dense(), 0) + noise[:, :, None] * np.eye(
             tree.leaf_size, dtype=noise.dtype
         )
-        self.leaf = BatchedLU(blocks)
+        self.leaf = BlockInverse(blocks)
         self.solved = self.leaf.solve(incoming)
         self.outgoing = outgoing
 
@@ -118,7 +118,7 @@ class ExponentialFactorisation(AbstractFactorisation):
             # After one turn what was sent arrives, and again after each further turn: α = s/(1 -
             # λⁿ).
             self.closing = (1 / ring_closure(poles, n))[:, None]
-            self.ring = BatchedLU(
+            self.ring = BlockInverse(
                 self.closing * response + np.eye(poles.shape[0], dtype=noise.dtype)
             )
 
@@ -147,7 +147,7 @@ class ExponentialFactorisation(AbstractFactorisation):
             arriving = jax.lax.optimization_barrier(join.receive(t, arriving, forward))
         return (x - self.solved @ arriving).reshape(tree.padded, columns)[:n]
 
-    def _blocks(self) -> list[BatchedLU]:
+    def _blocks(self) -> list[BlockInverse]:
         closing = [] if self.ring is None else [self.ring]
         return [self.leaf, *(join.system for join in self.joins), *closing]
 
@@ -173,7 +173,7 @@ def _compose(response: Array, through: Array, forward: np.ndarray) -> tuple[_Joi
     identity = jnp.eye(forward.size, dtype=response.dtype)
     m = int(forward.sum())
     forth, back = inner[:, :m, m:], inner[:, m:, :m]
-    system = BatchedLU(identity[m:, m:] - back @ forth)
+    system = BlockInverse(identity[m:, m:] - back @ forth)
     onward = jnp.where(same, identity * leave[:, None, :] - outer, 0)
     join = _Join(system, forth, back, jnp.zeros_like(outer), onward, arrive)
     respond = join.exchange(jnp.where(same, inner, inner * arrive[:, None, :]))
