@@ -9,7 +9,7 @@ Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 ScalarOrSchedule = float | Schedule
 
 
-def annealed_rate(start: float = 0.2, hold: int = 80, halving: int = 10) -> Schedule:
+def annealed_rate(start: float = 0.08, hold: int = 40, halving: int = 20) -> Schedule:
     """``start`` for ``hold`` steps, then falling like 1/t, to one half after ``halving`` more.
 
     A step is one of Euler's in imaginary time, stable for excitations below 2 / rate unless the
