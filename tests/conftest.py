@@ -5,6 +5,15 @@ wants single precision asks for it by dtype. Warnings are errors (see pyproject.
 """
 
 import jax
+import pytest
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _release_compiled_programs():
+    """Every compiled program keeps pages of memory mapped, and Linux allows a process 65 530
+    mappings: beyond that the compiler crashes.  A module's programs go when it is done."""
+    yield
+    jax.clear_caches()

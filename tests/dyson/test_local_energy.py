@@ -19,6 +19,7 @@ class FieldOnEvenSites(Hamiltonian):
     """-sum X_i X_{i+1} over the bonds that start on even sites: two flips per term."""
 
     n_sites: int = eqx.field(static=True, default=8)
+    periodic = True
     spin_flip_symmetric = True
     flips_each_site = False
 
