@@ -7,4 +7,3 @@ from dyson.bench import local_energy, sampler
 app = typer.Typer(no_args_is_help=True, help="Measure the speed of the library on this machine.")
 app.command("local-energy")(local_energy.command)
 app.command("sampler")(sampler.command)
-

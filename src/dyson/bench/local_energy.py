@@ -11,6 +11,7 @@ from rich.table import Table
 
 from dyson import Abacus, DysonNet, Ising, LocalUpdates, Recompute, local_energies
 from dyson.baselines import ViT
+from dyson.bench.options import checked_sizes
 from dyson.bench.timing import compile_and_time, use_one_core
 from dyson.spins import random_spins
 
@@ -72,14 +73,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> int:
     """Local energy per connected element on one core, float32: ABACUS, forward passes, a ViT."""
-    try:
-        numbers = [int(size) for size in sizes.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"--sizes takes numbers like 64,128, got {sizes!r}") from None
-    if min(numbers) < 1 or mixer not in ("s4d", "real"):
-        raise typer.BadParameter(
-            f"--sizes are at least 1 and --mixer is s4d or real, got {sizes} and {mixer}"
-        )
+    numbers = checked_sizes(sizes, mixer)
     use_one_core()
     table = Table(title="Microseconds per connected element, one core, float32")
     for heading in ("sites", "ABACUS", "full forward", "ratio", "ViT", "ratio", "compile / s"):

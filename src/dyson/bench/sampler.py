@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dyson import DysonNet, Ising, Metropolis, Sampler, Sweep
+from dyson.bench.options import checked_sizes
 from dyson.bench.timing import compile_and_time, use_one_core
 
 
@@ -63,14 +64,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> int:
     """Sampling on one core, float32: exact sweep, and Metropolis by full forward passes."""
-    try:
-        numbers = [int(size) for size in sizes.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"--sizes takes numbers like 128,256, got {sizes!r}") from None
-    if min(numbers) < 1 or mixer not in ("s4d", "real"):
-        raise typer.BadParameter(
-            f"--sizes are at least 1 and --mixer is s4d or real, got {sizes} and {mixer}"
-        )
+    numbers = checked_sizes(sizes, mixer)
     use_one_core()
     table = Table(title="Microseconds per proposal, one core, float32")
     for heading in ("sites", "sweep", "Metropolis", "ratio", "sweep / accepted flip",
