@@ -97,8 +97,8 @@ class Settings:
     chain_length: int = _setting(4, "Samples of each chain per step.", "Training", minimum=1)
     sweeps: int = _setting(1, "Sweeps between two samples of a chain.", "Training", minimum=1)
     learning_rate: float = _setting(
-        0.08,
-        "Factor on the natural-gradient step for 40 steps; then it falls like 1/t.",
+        0.2,
+        "Factor on the natural-gradient step for 80 steps; then it falls like 1/t.",
         "Training",
         above=0,
     )

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from dyson import SpinFlip, log_derivatives, minsr, spring, sr
 from dyson.optimisers import annealed_rate, decaying_shift, force
 from dyson.optimisers.metric import centred, centred_samples
-from dyson.optimisers.natural_gradient import HARMLESS
+from dyson.optimisers.natural_gradient import CLOSE, HARMLESS, ROUND_OFF
 from dyson.spins import random_spins
 from random_networks import random_network
 
@@ -143,6 +143,48 @@ def test_a_step_that_bends_log_psi_is_made_firmer(make, parts):
     for _ in range(20):
         firm = relax(firm)
     assert float(firm.firmness) == 1 and float(firm.shift) == 1e-8
+
+
+@pytest.mark.parametrize("make", [sr, minsr, spring])
+def test_a_step_that_bends_log_psi_a_little_is_corrected(make):
+    """With more parameters than samples, any change of log psi at the samples can be made."""
+    derivatives, energies = samples(10, n=5)
+    x, _ = centred_samples(derivatives, energies)
+    curvature = jnp.asarray(np.random.default_rng(11).normal(size=derivatives.shape[:2]))
+
+    def bent(update):
+        return derivatives @ update + curvature * jnp.sum(update**2)
+
+    optimiser = make(0.3, shift=1e-8, trust_region=1e9)
+    arguments = {"derivatives": derivatives, "energies": energies}
+    state = optimiser.init(jnp.zeros(7))
+    free, _ = optimiser.update(jnp.zeros(7), state, **arguments)
+    corrected, after = optimiser.update(jnp.zeros(7), state, response=bent, **arguments)
+    distance = float(after.distance)
+
+    def missing(update):
+        return float(np.linalg.norm(x @ free - centred(bent(update)).reshape(-1)))
+
+    assert CLOSE * distance + ROUND_OFF < missing(free) < distance  # the case is one
+    assert missing(corrected) <= CLOSE * distance + ROUND_OFF
+    assert float(after.firmness) == 1
+    # what spring remembers is the direction in which the linear model points
+    np.testing.assert_allclose(-0.3 * after.direction, free, rtol=1e-12)
+
+
+@pytest.mark.parametrize("make", [sr, minsr, spring])
+def test_a_step_beyond_which_log_psi_is_not_finite_is_made_firmer(make):
+    derivatives, energies = samples(12)
+
+    def cliff(update):
+        return derivatives @ update + jnp.where(jnp.linalg.norm(update) > 1e-2, jnp.nan, 0)
+
+    optimiser = make(0.3, shift=1e-3, trust_region=1e9)
+    update, state = optimiser.update(
+        jnp.zeros(7), optimiser.init(jnp.zeros(7)),
+        derivatives=derivatives, energies=energies, response=cliff,
+    )  # fmt: skip
+    assert 0 < float(jnp.linalg.norm(update)) <= 1e-2 and float(state.firmness) > 1
 
 
 def test_a_step_that_is_not_finite_comes_back():

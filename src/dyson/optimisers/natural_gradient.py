@@ -12,11 +12,17 @@ others the memory is kept.
 
 The step is ``-learning_rate * delta``, shortened where the linear model says that the state moves
 further than the trust region, sqrt(step^T S step).  That model fails without warning: in directions
-that the samples hardly see, a long step costs nothing in S while log psi bends, and a converged
-state is lost in one step (critical ring of 64 sites: predicted 0.01 and 0.1, moved 0.2 and 5).  So
-the step is tried on the samples first.  While log psi departs from the linear prediction by more
-than ``BENDING`` of it, the shift is raised and the memory halved; the raised shift stays and is
-lowered again step by step (Levenberg and Marquardt's rule, on the state instead of the residual).
+that the samples hardly see, a long step costs nothing in S while log psi bends.  One such step can
+throw a converged state away, and small ones add up: on a critical ring they moved the slowest
+excitation, which only slowly decays again, by several times the intended step.  So the step is
+tried on the samples, and what log psi misses of the linear prediction is
+
+- too much (``BENDING``): the step is made anew with a raised shift and half the memory.  The raised
+  shift stays and is lowered again step by step (Levenberg and Marquardt's rule, on the state
+  instead of the residual);
+- tolerable: it is taken as a residual and corrected by the same solver, until little is left
+  (``CLOSE``) or nothing is gained.  The state then follows imaginary time on the samples although
+  the parameters act nonlinearly.
 
 References: S. Sorella, Phys. Rev. Lett. 80, 4558 (1998); A. Chen and M. Heyl, Nat. Phys. 20,
 1476 (2024); G. Goldshlager, N. Abrahamsen and L. Lin, J. Comput. Phys. 516, 113351 (2024).
@@ -37,12 +43,14 @@ from dyson.optimisers.schedules import ScalarOrSchedule, annealed_rate, at_step,
 DEFAULT_RATE = annealed_rate()
 DEFAULT_SHIFT = decaying_shift()
 
-# Departure from the linear prediction, relative to it, at which a step is tried again.
+# Departure from the linear prediction, relative to it, beyond which a step is made anew ...
 BENDING = 1.0
-# What the state may depart without harm: an energy of the order of its square.
+# ... unless it is small for a state: an energy of the order of its square.
 HARMLESS = 0.02
+# Departure that needs no correction: relative, and what log psi in single precision may show.
+CLOSE, ROUND_OFF = 0.1, 1e-5
 RAISE, LOWER = 4.0, 0.5
-MOST_TRIALS = 12
+MOST_TRIALS = 16
 
 
 class NaturalGradientState(NamedTuple):
@@ -57,19 +65,23 @@ class NaturalGradientState(NamedTuple):
 
 
 class _Trial(NamedTuple):
-    """A step, the direction it takes, how far it goes, how it was made, and whether it may go."""
+    """A step on its way: the direction it takes, the change of log psi at the samples it is meant
+    to make and what is missing of that, how far it goes and how it was made."""
 
     step: Array
     direction: Array
+    target: Array
+    missing: Array
     distance: Array
     firmness: Array
     memory: Array
-    trials: Array
-    good: Array
+    count: Array
+    anew: Array  # the next trial makes the step anew; else it corrects it
+    done: Array
 
 
-Direction = Callable[[Array, Array, Array, Array], Array]
-"""delta from X, eps, the shift and the direction kept."""
+Solver = Callable[[Array, Array, Array], Array]
+"""delta from eps, the shift and the direction kept."""
 
 
 def sr(
@@ -86,10 +98,11 @@ def sr(
     (samples, parts).  Without it steps are taken unchecked.
     """
 
-    def direction(x: Array, eps: Array, eta: Array, _: Array) -> Array:
-        return solve_positive(x.T @ x, eta, x.T @ eps)
+    def solver(x: Array) -> Solver:
+        metric = x.T @ x
+        return lambda eps, eta, _: solve_positive(metric, eta, x.T @ eps)
 
-    return _natural_gradient(direction, learning_rate, shift, trust_region, momentum=0)
+    return _natural_gradient(solver, learning_rate, shift, trust_region, momentum=0)
 
 
 def minsr(
@@ -117,14 +130,15 @@ def spring(
     ``momentum`` is mu, 0 <= mu < 1; 0 is :func:`minsr`.  Other arguments as :func:`sr`.
     """
 
-    def direction(x: Array, eps: Array, eta: Array, kept: Array) -> Array:
-        return kept + x.T @ solve_positive(x @ x.T, eta, eps - x @ kept)
+    def solver(x: Array) -> Solver:
+        gram = x @ x.T
+        return lambda eps, eta, kept: kept + x.T @ solve_positive(gram, eta, eps - x @ kept)
 
-    return _natural_gradient(direction, learning_rate, shift, trust_region, momentum)
+    return _natural_gradient(solver, learning_rate, shift, trust_region, momentum)
 
 
 def _natural_gradient(
-    direction: Direction,
+    solver: Callable[[Array], Solver],
     learning_rate: ScalarOrSchedule,
     shift: ScalarOrSchedule,
     trust_region: float,
@@ -156,32 +170,65 @@ def _natural_gradient(
         flat, unravel = ravel_pytree(updates)
         scheduled, rate = at_step(shift, state.count), at_step(learning_rate, state.count)
 
-        def attempt(firmness: Array, memory: Array, trials: Array) -> _Trial:
-            delta = direction(x, eps, firmness * scheduled, memory * state.direction)
+        solve = solver(x)
+
+        def attempt(trial: _Trial) -> _Trial:
+            """The step made anew, or corrected by what is missing."""
+            anew = trial.anew
+            delta = solve(
+                jnp.where(anew, eps, trial.missing),
+                trial.firmness * scheduled,
+                jnp.where(anew, trial.memory, 0) * state.direction,
+            )
             predicted = -rate * (x @ delta)
             distance = jnp.linalg.norm(predicted)
             factor = jnp.minimum(1, trust_region / jnp.maximum(distance, 1e-300))
-            step, distance = -factor * rate * delta, factor * distance
-            good = jnp.asarray(True)
+            # what is cut from the step is not remembered either
+            step = jnp.where(anew, -factor * rate * delta, trial.step + delta)
+            direction = jnp.where(anew, factor * delta, trial.direction)
+            target = jnp.where(anew, factor * predicted, trial.target)
+            distance = jnp.where(anew, factor * distance, trial.distance)
+            moved = target
             if response is not None:
                 moved = centred(response(unravel(step.astype(flat.dtype)))).reshape(-1)
-                bending = jnp.linalg.norm(moved - factor * predicted)
-                good = bending <= BENDING * distance + HARMLESS
-            # what was cut from the step is not remembered either
-            return _Trial(step, factor * delta, distance, firmness, memory, trials, good)
-
-        def again(trial: _Trial) -> _Trial:
-            return attempt(RAISE * trial.firmness, trial.memory / 2, trial.trials + 1)
-
-        first = jnp.maximum(1, LOWER * state.firmness)
-        trial = attempt(first, jnp.asarray(momentum, jnp.float64), jnp.ones((), jnp.int32))
-        if response is not None:
-            # a step that is not finite is not tried again: the caller stops there
-            trial = jax.lax.while_loop(
-                lambda t: ~t.good & (t.trials < MOST_TRIALS) & jnp.isfinite(t.distance),
-                again,
-                trial,
+            missing = target - moved
+            bending = jnp.linalg.norm(missing)
+            better = anew | (bending < jnp.linalg.norm(trial.missing))
+            # written so that a log psi that is not finite counts as too much
+            repeat = anew & ~(bending <= BENDING * distance + HARMLESS)
+            new = _Trial(
+                step,
+                direction,
+                target,
+                missing,
+                distance,
+                jnp.where(repeat, RAISE, 1) * trial.firmness,
+                jnp.where(repeat, 0.5, 1) * trial.memory,
+                trial.count + 1,
+                repeat,
+                bending <= CLOSE * distance + ROUND_OFF,
             )
+            as_it_was = trial._replace(done=jnp.asarray(True))
+            return jax.tree.map(lambda n, o: jnp.where(better, n, o), new, as_it_was)
+
+        nothing, zero, yes = jnp.zeros_like(eps), jnp.zeros((), jnp.float64), jnp.asarray(True)
+        trial = jax.lax.while_loop(
+            # a step that is not finite is not tried again: the caller stops there
+            lambda t: ~t.done & (t.count < MOST_TRIALS) & jnp.isfinite(t.distance),
+            attempt,
+            _Trial(
+                step=jnp.zeros_like(state.direction),
+                direction=state.direction,
+                target=nothing,
+                missing=nothing,
+                distance=zero,
+                firmness=jnp.maximum(1, LOWER * state.firmness),
+                memory=zero + momentum,
+                count=jnp.zeros((), jnp.int32),
+                anew=yes,
+                done=~yes,
+            ),
+        )
         new_state = NaturalGradientState(
             state.count + 1,
             trial.direction,

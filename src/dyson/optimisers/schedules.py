@@ -9,11 +9,13 @@ Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 ScalarOrSchedule = float | Schedule
 
 
-def annealed_rate(start: float = 0.08, hold: int = 40, halving: int = 20) -> Schedule:
+def annealed_rate(start: float = 0.2, hold: int = 80, halving: int = 10) -> Schedule:
     """``start`` for ``hold`` steps, then falling like 1/t, to one half after ``halving`` more.
 
     A step is one of Euler's in imaginary time, stable for excitations below 2 / rate unless the
-    shift damps them; and the noise of the samples heats the state in proportion to the rate.
+    shift damps them; an excitation of energy gap E decays by exp(-E * rate) per step, so the sum
+    of the rates must be several times the inverse of the smallest gap.  The noise of the samples
+    heats the state in proportion to the rate: hence the fall at the end.
     """
     return lambda count: start / (1 + jnp.maximum(_real(count) - hold, 0) / halving)
 
