@@ -74,6 +74,7 @@ def local_energies(
         raise ValueError(f"local_energies: expected chunk_size >= 1, got {chunk_size}")
     updates = fastest_updates(model) if updates is None else updates
     chunk_size = samples_per_chunk(updates, model) if chunk_size is None else chunk_size
+    updates = updates.bind(model)
 
     def energy(sample: Int8[Array, " n_sites"]) -> Inexact[Array, ""]:
         sites, elements = hamiltonian.connected(sample)

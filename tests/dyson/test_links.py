@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dyson.abacus.reference import link_bandwidths, neighbour_links
+from dyson.abacus.links import link_tables, neighbour_links
+from dyson.abacus.reference import link_bandwidths
 from dyson.abacus.waves import links_by_waves
 from dyson.abacus.windows import Chain
 from random_networks import random_network
@@ -80,12 +81,20 @@ def test_every_pair_of_layers(n_sites, options):
         np.testing.assert_allclose(np.array(band), reference, atol=1e-12 * scale, rtol=0)
 
 
+@pytest.mark.parametrize("mixer, modes", [("s4d", 1), ("s4d", 2), ("real", 2)])
 @pytest.mark.parametrize("periodic", [True, False])
-def test_both_routes_agree_on_neighbouring_layers(periodic):
-    model = random_network(37, features=3, depth=2, periodic=periodic)
+@pytest.mark.parametrize("n", [1, 2, 5, 20, 21, 22, 32, 37, 48, 67])
+def test_neighbouring_layers(n, periodic, mixer, modes):
+    model = random_network(
+        n, features=2, depth=2, periodic=periodic, mixer=mixer, modes=modes
+    )
     gates = random_gates(model)
-    widths, links = by_waves(model, gates)
-    chain = Chain(37, periodic)
+    chain = Chain(n, periodic)
+    width = link_bandwidths(model, span=1)[1, 0]
     first, second = model.blocks
-    by_fft = neighbour_links(first, second, gates[0], chain, widths[1, 0])
-    np.testing.assert_allclose(np.array(links[1, 0]), np.array(by_fft), atol=1e-12)
+    tables = eqx.filter_jit(link_tables)(first, second, chain, width)
+    links = eqx.filter_jit(neighbour_links)(tables, first, second, gates[0])
+    expected = dense_links(model, gates)[1, 0]
+    scale = np.abs(expected).max()
+    reference = band_of(expected, width, periodic)
+    np.testing.assert_allclose(np.array(links), reference, atol=1e-13 * scale, rtol=0)

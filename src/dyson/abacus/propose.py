@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Int, Int8
 
-from dyson.abacus.reference import Reference, build_reference, chain_of, link_bandwidths
+from dyson.abacus.links import LinkTables
+from dyson.abacus.reference import (
+    Reference,
+    build_reference,
+    chain_of,
+    link_bandwidths,
+    tables_of,
+)
 from dyson.abacus.scatter import scatter
 from dyson.abacus.windows import EveryToken, OneMove
 from dyson.networks import DysonNet, SpinFlip
@@ -36,14 +43,20 @@ class Abacus(LocalUpdates):
 
     takes_any_flips: ClassVar[bool] = False
     span: int = eqx.field(static=True, default=1)
+    tables: LinkTables | None = None  # of the network it is bound to
+
+    def bind(self, model: DysonNet | SpinFlip) -> "Abacus":
+        return Abacus(self.span, tables_of(self._network(model), self.span))
 
     def init(self, model: DysonNet | SpinFlip, spins: Int8[Array, " n_sites"]) -> Any:
         network = self._network(model)
+        tables = tables_of(network, self.span) if self.tables is None else self.tables
+        build = lambda image: build_reference(network, image, self.span, tables)  # noqa: E731
         if isinstance(model, SpinFlip):
-            build = lambda image: build_reference(network, image, self.span)  # noqa: E731
-            images = jax.vmap(build)(model.images(spins))
+            # one after the other: the links of one image fill the processor's cache
+            images = jax.lax.map(build, model.images(spins))
             return ProjectedReference(images, model.combine(images.log_psi))
-        return build_reference(network, spins, self.span)
+        return build(spins)
 
     def propose(
         self, model: DysonNet | SpinFlip, cache: Any, sites: Int[Array, " flips"]

@@ -5,14 +5,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Int8
 
+from dyson.abacus.links import Band, LinkTables, link_tables, neighbour_links
 from dyson.abacus.waves import links_by_waves
 from dyson.abacus.windows import Chain
-from dyson.networks import Block, DysonNet
+from dyson.networks import DysonNet
 from dyson.networks.blocks import LocalFeatures, Stream
-from hodlr.band import toeplitz_product_band
-
-# One array per offset -bandwidth..bandwidth.
-Band = tuple[Float[Array, "features features tokens"], ...]
 
 
 class Layer(eqx.Module):
@@ -45,12 +42,22 @@ def chain_of(model: DysonNet) -> Chain:
     return Chain(model.n_tokens, model.periodic)
 
 
-def build_reference(model: DysonNet, spins: Int8[Array, " n_sites"], span: int) -> Reference:
+def tables_of(model: DysonNet, span: int) -> LinkTables | None:
+    """What the links of every reference share; nothing where no block or more than two have any."""
+    if model.depth != 2:
+        return None
+    first, second = model.blocks
+    return link_tables(first, second, chain_of(model), link_bandwidths(model, span)[1, 0])
+
+
+def build_reference(
+    model: DysonNet, spins: Int8[Array, " n_sites"], span: int, tables: LinkTables | None
+) -> Reference:
     """One forward pass, the readout by transposed propagation, and the links.
 
     Cost O(n log n): transforms over the tokens for the readouts (hidden * features channels per
-    block) and, at depth 2, for the links (features^2 channels per offset).  Deeper networks build
-    their links in O(n) from the waves of the modes, ``dyson.abacus.waves``.
+    block).  Links take O(n): at depth 2 by chunks with the ``tables_of`` the model, for deeper
+    networks from the waves of the modes, ``dyson.abacus.waves``.
     """
     phi, h = model.embed(model.patterns(spins))
     layers = []
@@ -66,7 +73,7 @@ def build_reference(model: DysonNet, spins: Int8[Array, " n_sites"], span: int) 
         theta,
         model.head.log_amplitude(theta),
         tuple(layers),
-        link_tensors(model, gates, span),
+        link_tensors(model, gates, span, tables),
         readouts(model, gates),
     )
 
@@ -82,16 +89,14 @@ def link_bandwidths(model: DysonNet, span: int) -> dict[tuple[int, int], int]:
     return {(to, m): chain.bandwidth(span, (to + m + 1) * reach) for to, m in pairs}
 
 
-def link_tensors(model: DysonNet, gates: list[Stream], span: int) -> dict[tuple[int, int], Band]:
-    """The links of all pairs of blocks: one FFT per offset for a single pair, else by waves."""
+def link_tensors(
+    model: DysonNet, gates: list[Stream], span: int, tables: LinkTables | None
+) -> dict[tuple[int, int], Band]:
+    """The links of all pairs of blocks."""
+    if tables is not None:
+        return {(1, 0): neighbour_links(tables, *model.blocks, gates[0])}
     widths = link_bandwidths(model, span)
-    if model.depth > 2:
-        return links_by_waves(model.blocks, gates, widths, periodic=model.periodic)
-    blocks, chain = model.blocks, chain_of(model)
-    return {
-        (to, m): neighbour_links(blocks[m], blocks[to], gates[m], chain, width)
-        for (to, m), width in widths.items()
-    }
+    return links_by_waves(model.blocks, gates, widths, periodic=model.periodic) if widths else {}
 
 
 def readouts(model: DysonNet, gates: list[Stream]) -> tuple[Array, ...]:
@@ -108,27 +113,3 @@ def readouts(model: DysonNet, gates: list[Stream]) -> tuple[Array, ...]:
         rows.append(row)
         response = response + jnp.einsum("cb,pkct->pkbt", block.mix_scattered, row)
     return tuple(rows[::-1])
-
-
-def neighbour_links(
-    first: Block, second: Block, gates: Stream, chain: Chain, bandwidth: int
-) -> Band:
-    """The band of ``G2 W~2 D0 W_out G1`` between two successive blocks.
-
-    For channels (a, b) it is the product ``G2_a diag(M_ab) G1_b`` of two Toeplitz matrices with
-    M(t) = W~2 diag(D0(t)) W_out: hodlr computes its diagonals, exactly for every kernel.
-    """
-    n, periodic = chain.n_tokens, chain.periodic
-    medium = jnp.einsum("ac,ct,cb->abt", second.mix_scattered, gates, first.mix_out)
-    g2, g1 = (
-        block.mixer.kernel(jnp.arange(n), n, periodic=periodic) for block in (second, first)
-    )
-    if not periodic:
-        g2, g1 = (jnp.concatenate([g[:, :0:-1], g], axis=1) for g in (g2, g1))
-
-    def band(kernel2: Array, m: Array, kernel1: Array) -> Array:
-        return toeplitz_product_band(kernel2, m, kernel1, bandwidth, periodic=periodic)
-
-    over_sources = jax.vmap(band, in_axes=(None, 0, 0))
-    bands = jax.vmap(over_sources, in_axes=(0, 0, None))(g2, medium, g1)
-    return tuple(bands[..., d] for d in range(2 * bandwidth + 1))

@@ -34,6 +34,13 @@ class LocalUpdates(eqx.Module):
     takes_any_flips: eqx.AbstractClassVar[bool]
     """Whether ``propose`` takes any set of sites, or only those of one window."""
 
+    def bind(self, model: Network) -> "LocalUpdates":
+        """The same updates with all that depends on the parameters alone computed in advance.
+
+        Worth a call before many references of one network; holds for this network only.
+        """
+        return self
+
     @abc.abstractmethod
     def init(self, model: Network, spins: Int8[Array, " n_sites"]) -> Any:
         """The cache of a reference configuration."""

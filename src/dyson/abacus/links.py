@@ -1,0 +1,281 @@
+"""Link tensors between two successive blocks: a few matrix products per chunk of tokens.
+
+For channels a of the second block and b of the first, a diagonal of the link is a convolution
+
+    Lambda_ab(i, i + d) = sum_k G2_a(i - k) G1_b(i + d - k) M_ab(k),    M(k) = W~2 diag(D0(k)) W_out.
+
+Tokens are taken in chunks.  What lies within a halo of ``bandwidth`` around a chunk enters with the
+kernels themselves.  What lies further enters through the waves that arrive at the chunk, because
+a product of two exponentials is one: from either side the wave of pole lambda2 lambda1, and on a
+ring also what has gone round between the two blocks, lambda2^r lambda1^(n-r), a wave whose pole is
+the ratio of the two poles, the smaller over the larger.  No power that occurs exceeds one in modulus.
+
+The waves hop from chunk to chunk; all else is a matrix product per pair of channels, with a matrix
+that depends on the mixers alone: ``link_tables``, made once for all configurations.
+O(tokens * features^2 * bandwidth * (CHUNK + waves)), whatever the factors of the number of tokens.
+Source: the low-rank off-diagonal blocks of Proposition 3 of arXiv:2603.11189, for the product of
+Theorem 1.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from dyson.abacus.windows import Chain
+from dyson.networks import Block
+from dyson.networks.blocks import Stream
+
+# Tokens of a chunk.  Fewer: more waves to hop; more: larger products.
+CHUNK = 16
+
+# One array (features, features, tokens) per offset -bandwidth..bandwidth.
+Band = tuple[Array, ...]
+
+
+class Ring(NamedTuple):
+    """How waves (a, b, .., waves) close on a ring whose last chunk may be incomplete."""
+
+    turn: Array  # 1 - pole^n
+    left: Array  # (.., chunks, waves): once around and on from the start of the ring to a chunk
+    right: Array  # the same from the other side
+    last: Array  # pole^(tokens of the last chunk)
+    last_sums: Array  # (.., CHUNK, waves): to the end of the ring from its last chunk
+    first_sums: Array  # to where the window of the last chunk ends, from the first chunk
+
+
+class Hops(NamedTuple):
+    """How waves get from chunk to chunk."""
+
+    pole: Array  # over one chunk
+    left_sums: Array  # (.., CHUNK, waves): to the end of a chunk from sources within
+    right_sums: Array
+    ring: Ring | None
+
+
+class LinkTables(eqx.Module):
+    """What the links of two blocks owe to the mixers.
+
+    response: per offset (a, b, inputs, CHUNK), what window and waves do at the tokens of a chunk.
+    A chain no larger than a window is one chunk: then hops is None.
+    """
+
+    response: tuple[Array, ...]
+    hops: Hops | None
+    chain: Chain
+    bandwidth: int = eqx.field(static=True)
+
+
+def link_tables(first: Block, second: Block, chain: Chain, bandwidth: int) -> LinkTables:
+    """O(features^2 * bandwidth * CHUNK^2), without any configuration."""
+    n, width = chain.n_tokens, CHUNK + 2 * bandwidth
+    offsets = range(-bandwidth, bandwidth + 1)
+    if n <= width or CHUNK < 2 * bandwidth:
+        lags = jnp.arange(n) - jnp.arange(n)[:, None]  # [window, token]
+        kernels = [_kernel_product(first, second, lags, d, chain) for d in offsets]
+        return LinkTables(tuple(kernels), None, chain, bandwidth)
+    poles, left, right = _waves(first, second, chain, bandwidth)
+    hops = _hops(poles, chain)
+    lags = jnp.arange(CHUNK) + bandwidth - jnp.arange(width)[:, None]
+    if hops.ring is not None:
+        # (.., window, waves): what the window of a chunk itself sends once around
+        again = jax.lax.integer_pow(poles, n - width)[..., None] * _powers(poles, width)
+        again = jnp.swapaxes(again, -1, -2)
+    response = []
+    for index, d in enumerate(offsets):
+        near = _kernel_product(first, second, lags, d, chain)
+        from_left, from_right = left[..., index, :], right[..., index, :]
+        if hops.ring is not None:  # the window counts once, with its kernels
+            twice = again[..., ::-1, :] @ from_left + again @ from_right
+            near = near - jnp.real(twice)
+        response.append(jnp.concatenate([near, *_acting(from_left), *_acting(from_right)], axis=2))
+    return LinkTables(tuple(response), hops, chain, bandwidth)
+
+
+def neighbour_links(tables: LinkTables, first: Block, second: Block, gates: Stream) -> Band:
+    """The band of ``G2 W~2 D0 W_out G1`` between two successive blocks, D0 = ``gates``.
+
+    One array per offset d in -bandwidth..bandwidth, entry [a, b, i] takes a source in channel b of
+    ``first`` at token i + d to y in channel a of ``second`` at token i.
+    """
+    chain, n = tables.chain, tables.chain.n_tokens
+    medium = jnp.einsum("ac,ct,cb->abt", second.mix_scattered, gates, first.mix_out)
+    inputs = medium[:, :, None] if tables.hops is None else _inputs(tables, medium)
+    bands = []
+    for d, response in enumerate(tables.response, -tables.bandwidth):
+        band = jnp.einsum("abcw,abwt->abct", inputs, response)
+        band = band.reshape(*medium.shape[:2], -1)[..., :n]
+        if not chain.periodic:  # no source beyond the ends
+            source = jnp.arange(n) + d
+            band = jnp.where((source >= 0) & (source < n), band, 0)
+        bands.append(band)
+    return tuple(bands)
+
+
+def _inputs(tables: LinkTables, medium: Array) -> Array:
+    """Windows of the chunks and the waves that arrive there: (a, b, chunks, inputs)."""
+    n, halo = tables.chain.n_tokens, tables.bandwidth
+    chunks = -(-n // CHUNK)
+    beyond = CHUNK * chunks + halo - n
+    around = ((0, 0), (0, 0), (halo, beyond))
+    padded = jnp.pad(medium, around, mode="wrap" if tables.chain.periodic else "constant")
+    padded = jnp.pad(padded, ((0, 0), (0, 0), (0, CHUNK - 2 * halo)))
+    split = padded.reshape(*medium.shape[:2], chunks + 1, CHUNK)
+    near = jnp.concatenate([split[:, :, :-1], split[:, :, 1:, : 2 * halo]], axis=-1)
+    # Seen from the left the chain begins a halo early, so that its chunks end where windows begin;
+    # seen from the right, a halo late.
+    inside = (jnp.arange(CHUNK * chunks) < n).reshape(chunks, CHUNK)
+    shifted = padded[..., 2 * halo : 2 * halo + CHUNK * chunks].reshape(split[:, :, 1:].shape)
+    left, right = _arriving(
+        tables.hops, jnp.where(inside, split[:, :, :-1], 0), jnp.where(inside, shifted, 0)
+    )
+    return jnp.concatenate([near, *_parts(left), *_parts(right)], axis=-1)
+
+
+def _arriving(hops: Hops, from_left: Array, from_right: Array) -> tuple[Array, Array]:
+    """Waves that arrive at every chunk from all tokens to the left, and to the right, of it:
+    (a, b, chunks, waves); on a ring, from all tokens on their way once around."""
+    left_sums, right_sums = _sums(from_left, hops.left_sums), _sums(from_right, hops.right_sums)
+
+    def step(waves: tuple[Array, Array], sums: tuple[Array, Array]):
+        (left, right), (left_sum, right_sum) = waves, sums
+        return (hops.pole * left + left_sum, hops.pole * right + right_sum), waves
+
+    by_chunk = jnp.moveaxis(left_sums, 2, 0), jnp.moveaxis(right_sums[:, :, ::-1], 2, 0)
+    nothing = jnp.zeros_like(hops.pole)
+    (_, total), (left, right) = jax.lax.scan(step, (nothing, nothing), by_chunk)
+    left, right = jnp.moveaxis(left, 0, 2), jnp.moveaxis(right, 0, 2)[:, :, ::-1]
+    if hops.ring is None:
+        return left, right
+    turn, ring = hops.ring.turn[:, :, None], hops.ring
+    whole = ring.last * left[:, :, -1] + _sums(from_left[:, :, -1:], ring.last_sums)[:, :, 0]
+    left = turn * left + ring.left * whole[:, :, None]
+    end = ring.last * right[:, :, 0] + _sums(from_right[:, :, :1], ring.first_sums)[:, :, 0]
+    right = jnp.concatenate([right[:, :, :-1], end[:, :, None]], axis=2)
+    return left, turn * right + ring.right * total[:, :, None]
+
+
+def _hops(poles: Array, chain: Chain) -> Hops:
+    chunks = -(-chain.n_tokens // CHUNK)
+    last = chain.n_tokens - (chunks - 1) * CHUNK
+    powers = jnp.swapaxes(_powers(poles, CHUNK + 1), -1, -2)  # (a, b, r, waves)
+    falling, rising = powers[:, :, :CHUNK], powers[:, :, CHUNK - 1 :: -1]
+    pole = powers[:, :, CHUNK]
+    if not chain.periodic:
+        return Hops(pole, rising, falling, None)
+    left = jnp.swapaxes(_powers(pole, chunks), -1, -2)
+    # chunk c but the last ends last + CHUNK (chunks - 2 - c) before the end of the ring, the window
+    # of the last one as much past its start
+    before = powers[:, :, last, None] * left[:, :, : chunks - 1][:, :, ::-1]
+    past = jax.lax.integer_pow(poles, chain.n_tokens - (CHUNK - last))[:, :, None]
+    nothing = jnp.zeros_like(falling[:, :, : CHUNK - last])
+    ring = Ring(
+        turn=1 - jax.lax.integer_pow(poles, chain.n_tokens),
+        left=left,
+        right=jnp.concatenate([before, past], axis=2),
+        last=powers[:, :, last],
+        last_sums=jnp.concatenate([rising[:, :, CHUNK - last :], nothing], axis=2),
+        first_sums=jnp.concatenate([nothing, falling[:, :, :last]], axis=2),
+    )
+    return Hops(pole, rising, falling, ring)
+
+
+def _kernel_product(first: Block, second: Block, lags: Array, d: int, chain: Chain) -> Array:
+    """``G2_a(r) G1_b(r + d)``: shape (a, b, *lags)."""
+    n = chain.n_tokens
+
+    def kernel(block: Block, r: Array) -> Array:
+        # the kernel is even; beyond an open chain there is nothing to multiply it with
+        r = r % n if chain.periodic else jnp.minimum(jnp.abs(r), n - 1)
+        flat = block.mixer.kernel(r.reshape(-1), n, periodic=chain.periodic)
+        return flat.reshape(-1, *r.shape)
+
+    return kernel(second, lags)[:, None] * kernel(first, lags + d)[None]
+
+
+def _waves(
+    first: Block, second: Block, chain: Chain, halo: int
+) -> tuple[Array, Array, Array]:
+    """Poles (a, b, waves) of the waves that arrive at a chunk, and what they do at its tokens when
+    they come from the left and from the right, (a, b, waves, offsets, CHUNK).
+
+    From the left a wave starts at the first token beyond the halo, a distance u from a token of the
+    chunk; from the right, v.
+    """
+    n = chain.n_tokens
+    u, v = jnp.arange(CHUNK) + halo + 1, CHUNK + halo - jnp.arange(CHUNK)
+    shift = jnp.arange(-halo, halo + 1)[:, None]
+    c2, c1 = (block.mixer.exponentials().weights for block in (second, first))
+    if chain.periodic:
+        turn = jnp.array([n])
+        c2 = c2 / (1 - second.mixer.powers(turn)[..., 0])
+        c1 = c1 / (1 - first.mixer.powers(turn)[..., 0])
+
+    def whole(x: Array) -> Array:
+        """Re x Re y = Re x (y + y*) / 2: complex modes of the first block come in pairs."""
+        return jnp.concatenate([x, jnp.conj(x)], axis=1) if jnp.iscomplexobj(x) else x
+
+    c1 = whole(c1 / 2 if jnp.iscomplexobj(c1) else c1)
+
+    def powers1(r: Array) -> Array:
+        powers = first.mixer.powers(r.reshape(-1))
+        return whole(powers.reshape(*powers.shape[:2], *r.shape))
+
+    def product(x: Array, y: Array) -> Array:
+        """Of (a, m, ..) and (b, m', ..): (a, b, m m', ..)."""
+        both = x[:, None, :, None] * y[None, :, None]
+        return both.reshape(*both.shape[:2], -1, *both.shape[4:])
+
+    def action(r2: Array, r1: Array) -> Array:
+        x = c2[..., None] * second.mixer.powers(r2)
+        return product(x[..., None, :], c1[..., None, None] * powers1(r1))
+
+    one = jnp.array([1])
+    poles2, poles1 = second.mixer.powers(one)[..., 0], powers1(one)[..., 0]
+    poles, left, right = product(poles2, poles1), action(u, u + shift), action(v, v - shift)
+    if not chain.periodic:
+        return poles, left, right
+    # lambda2^r lambda1^(n-r) and lambda2^(n-r) lambda1^r with r = i - k modulo n; r = u or n - v
+    slower, faster = product(poles2, jnp.ones_like(poles1)), product(jnp.ones_like(poles2), poles1)
+    falls = jnp.abs(slower) <= jnp.abs(faster)
+    small, large = jnp.where(falls, slower, faster), jnp.where(falls, faster, slower)
+    ratio = jnp.where(small == 0, 0, small / jnp.where(large == 0, 1, large))
+    falls = falls[..., None, None]
+    around_left = jnp.where(falls, action(u, n - u - shift), action(n - u, u + shift))
+    around_right = jnp.where(falls, action(v, n - v + shift), action(n - v, v - shift))
+    return (
+        jnp.concatenate([poles, ratio], axis=2),
+        jnp.concatenate([left, around_left], axis=2),
+        jnp.concatenate([right, around_right], axis=2),
+    )
+
+
+def _powers(base: Array, count: int) -> Array:
+    """``base^r`` for r = 0 .. count - 1 on a new last axis, by doubling: much cheaper than as many
+    logarithms, and as accurate, about r roundings."""
+    table = jnp.ones_like(base)[..., None]
+    while table.shape[-1] < count:
+        table = jnp.concatenate([table, table * base[..., None]], axis=-1)
+        base = base * base
+    return table[..., :count]
+
+
+def _parts(waves: Array) -> list[Array]:
+    """Amplitudes as real numbers."""
+    return [jnp.real(waves), jnp.imag(waves)] if jnp.iscomplexobj(waves) else [waves]
+
+
+def _acting(action: Array) -> list[Array]:
+    """The real part of what waves do, for their amplitudes as real numbers."""
+    return [jnp.real(action), -jnp.imag(action)] if jnp.iscomplexobj(action) else [action]
+
+
+def _sums(values: Array, table: Array) -> Array:
+    """``sum_t values[a, b, c, t] table[a, b, t, f]`` as one real product, also for complex waves."""
+    waves = table.shape[-1]
+    sums = jnp.einsum("abct,abtf->abcf", values, jnp.concatenate(_parts(table), axis=-1))
+    if not jnp.iscomplexobj(table):
+        return sums
+    return jax.lax.complex(sums[..., :waves], sums[..., waves:])
