@@ -12,7 +12,7 @@ from dyson.updates import LocalUpdates, Recompute
 
 # Working memory for one chunk of samples.  A processor gains nothing from more than its caches
 # hold; an accelerator needs the parallelism.
-MEMORY_BUDGET = {"cpu": 20 * 2**20, "gpu": 4 * 2**30, "tpu": 4 * 2**30}
+MEMORY_BUDGET = {"cpu": 4 * 2**20, "gpu": 4 * 2**30, "tpu": 4 * 2**30}
 
 
 def fastest_updates(model: Network) -> LocalUpdates:

@@ -83,14 +83,15 @@ def link_tables(first: Block, second: Block, chain: Chain, bandwidth: int) -> Li
         # (.., window, waves): what the window of a chunk itself sends once around
         again = jax.lax.integer_pow(poles, n - width)[..., None] * _powers(poles, width)
         again = jnp.swapaxes(again, -1, -2)
+        again = jnp.concatenate([*_parts(again[..., ::-1, :]), *_parts(again)], axis=-1)
     response = []
     for index, d in enumerate(offsets):
         near = _kernel_product(first, second, lags, d, chain)
-        from_left, from_right = left[..., index, :], right[..., index, :]
+        acting = [*_acting(left[..., index, :]), *_acting(right[..., index, :])]
+        acting = jnp.concatenate(acting, axis=2)
         if hops.ring is not None:  # the window counts once, with its kernels
-            twice = again[..., ::-1, :] @ from_left + again @ from_right
-            near = near - jnp.real(twice)
-        response.append(jnp.concatenate([near, *_acting(from_left), *_acting(from_right)], axis=2))
+            near = near - again @ acting
+        response.append(jnp.concatenate([near, acting], axis=2))
     return LinkTables(tuple(response), hops, chain, bandwidth)
 
 

@@ -69,7 +69,7 @@ def command(
         "64,128,256,512,1000,1009"
     ),
     mixer: Annotated[str, typer.Option(help="s4d or real.")] = "s4d",
-    samples: Annotated[int, typer.Option(min=1, help="Samples per measurement.")] = 16,
+    samples: Annotated[int, typer.Option(min=1, help="Samples per measurement.")] = 64,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> int:
     """Local energy per connected element on one core, float32: ABACUS, forward passes, a ViT."""

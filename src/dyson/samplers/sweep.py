@@ -13,6 +13,10 @@ from dyson.networks import DysonNet, Network, SpinFlip
 from dyson.samplers.base import Sampler, SamplerInfo, SamplerState, global_flip, log_uniforms
 from dyson.spins import flip
 
+# Tokens whose environments are in memory at a time: at depth 2, with complex poles and eight
+# chains, 160 kB each.
+BLOCK = 16
+
 
 @final
 class Sweep(Sampler):
@@ -160,9 +164,13 @@ def environment_sweep(
 ]:
     """One sweep of all chains over the :func:`visited_sites`, in O(n_tokens).
 
-    Suffix environments of all positions are built once from right to left.  Then, from left to
-    right: evaluate the flip between prefix (already updated), window and suffix (still old), accept
-    or reject, and absorb the token that leaves the window with its final features.
+    Suffix environments are built from right to left.  Then, from left to right: evaluate the flip
+    between prefix (already updated), window and suffix (still old), accept or reject, and absorb
+    the token that leaves the window with its final features.
+
+    Environments of all positions would have to come back from memory, which takes longer than to
+    build them: only those at the ends of blocks of ``BLOCK`` tokens are kept, and the others built
+    again block by block.
 
     The images of a projected network are further chains, decided together.
     Returns the same as :func:`forward_sweep`.
@@ -179,15 +187,30 @@ def environment_sweep(
     features = env.local_features(network, medium, patterns)
     tokens = features.embedded.shape[0]
 
-    def shrink(suffix: env.Segment, site: env.Site) -> tuple[env.Segment, env.Segment]:
-        return env.absorb(medium, suffix, site), suffix
-
-    empty = env.empty_segment(medium, patterns.shape[1], periodic=network.periodic)
-    behind = jax.tree.map(lambda x: x[2 * half :], features.sites)
-    _, suffixes = jax.lax.scan(shrink, empty, behind, reverse=True)
-
     first = visited_sites(model).start // network.token_size
     targets = tokens - 2 * half
+    n_blocks = -(-targets // BLOCK)
+    size = -(-targets // n_blocks)
+    filling = n_blocks * size - targets  # positions beyond the end, where nothing happens
+
+    def in_blocks(x: Array) -> Array:
+        padded = jnp.pad(x, ((0, filling),) + ((0, 0),) * (x.ndim - 1))
+        return padded.reshape(n_blocks, size, *x.shape[1:])
+
+    def unless_beyond(index: Array, new: Any, old: Any) -> Any:
+        if not filling:
+            return new
+        return jax.tree.map(lambda n, o: jnp.where(index < first + targets, n, o), new, old)
+
+    def absorb_behind(suffix: env.Segment, position: Any) -> env.Segment:
+        index, entering, *_ = position
+        return unless_beyond(index, env.absorb(medium, suffix, entering.sites), suffix)
+
+    def absorb_block(suffix: env.Segment, block: Any) -> tuple[env.Segment, env.Segment]:
+        absorb = lambda suffix, position: (absorb_behind(suffix, position), None)  # noqa: E731
+        return jax.lax.scan(absorb, suffix, block, reverse=True)[0], suffix
+
+    empty = env.empty_segment(medium, patterns.shape[1], periodic=network.periodic)
     uniforms = log_uniforms.T.reshape(targets, network.token_size, n_chains)
     bits = 2 ** jnp.arange(network.token_size - 1, -1, -1, dtype=patterns.dtype)
 
@@ -200,7 +223,7 @@ def environment_sweep(
 
     def visit(carry: Any, position: Any) -> Any:
         prefix, window, log_psi = carry
-        index, entering, suffix, pattern, log_uniforms = position
+        (index, entering, pattern, log_uniforms), suffix = position
         window = jax.tree.map(
             lambda old, new: jnp.concatenate([old, new[:, None]], axis=1), window, entering
         )
@@ -233,13 +256,25 @@ def environment_sweep(
         window = jax.tree.map(lambda x: x[:, 1:], window)
         return (prefix, window, log_psi), (pattern[:n_chains], *moves)
 
+    def visit_block(carry: Any, block: Any) -> Any:
+        positions, suffix = block
+        absorb = lambda suffix, position: (absorb_behind(suffix, position), suffix)  # noqa: E731
+        _, suffixes = jax.lax.scan(absorb, suffix, positions, reverse=True)
+        return jax.lax.scan(visit, carry, (positions, suffixes))
+
     window = jax.tree.map(lambda x: jnp.moveaxis(x[: 2 * half], 0, 1), features)
     entering = jax.tree.map(lambda x: x[2 * half :], features)
     here = slice(first, first + targets)
+    indices = first + jnp.arange(n_blocks * size, dtype=jnp.int32)
     positions = (
-        first + jnp.arange(targets, dtype=jnp.int32), entering, suffixes, patterns[here], uniforms
+        indices.reshape(n_blocks, size),
+        *jax.tree.map(in_blocks, (entering, patterns[here], uniforms)),
     )
-    _, (new_patterns, accepted, values) = jax.lax.scan(visit, (empty, window, log_psi), positions)
+    _, suffixes = jax.lax.scan(absorb_block, empty, positions, reverse=True)
+    _, moves = jax.lax.scan(visit_block, (empty, window, log_psi), (positions, suffixes))
+    new_patterns, accepted, values = jax.tree.map(
+        lambda x: x.reshape(-1, *x.shape[2:])[:targets], moves
+    )
     moved = patterns[:, :n_chains].at[here].set(new_patterns)
     return (
         _spins_of(moved, bits),
