@@ -13,6 +13,7 @@ def use_one_core() -> None:
     """Pin the process and XLA to one core; call before the first computation."""
     flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+    jax.config.update("jax_num_cpu_devices", 1)  # the command line has asked for one per core
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
