@@ -12,7 +12,7 @@ from dyson.local_energy import local_energies
 from dyson.mixers import S4D, Mixer, RealPoles
 from dyson.networks import DysonNet, SpinFlip
 from dyson.optimisers import minsr, spring, sr
-from dyson.samplers import Metropolis, Sampler, Sweep
+from dyson.samplers import Metropolis, Sampler, Sweep, Typewriter
 from dyson.updates import LocalUpdates, Proposal, Recompute
 from dyson.vmc import VMC, NonFiniteError, VMCInfo, VMCState
 
@@ -33,6 +33,7 @@ __all__ = [
     "Sampler",
     "SpinFlip",
     "Sweep",
+    "Typewriter",
     "VMCInfo",
     "VMCState",
     "checkpoint",

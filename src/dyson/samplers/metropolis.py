@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Int8
 
 from dyson.hamiltonians import Hamiltonian
 from dyson.networks import Network
-from dyson.samplers.base import Sampler, global_flip, log_uniforms
+from dyson.samplers.base import Sampler, SamplerInfo, SamplerState, global_flip, log_uniforms
 from dyson.updates import LocalUpdates, Recompute
 
 
@@ -64,9 +64,17 @@ class Metropolis(Sampler):
         self.global_flips = hamiltonian.spin_flip_symmetric
         self.updates = Recompute() if updates is None else updates
 
-    def advance(
+    def sample_chains(
+        self, keys: jax.Array, model: Network, state: SamplerState
+    ) -> tuple[SamplerState, SamplerInfo]:
+        chains = jax.vmap(self._advance, in_axes=(0, None, 0))
+        spins, acceptance = chains(keys, model, state.spins)
+        return SamplerState(spins), SamplerInfo(acceptance)
+
+    def _advance(
         self, key: jax.Array, model: Network, spins: Int8[Array, " n_sites"]
     ) -> tuple[Int8[Array, " n_sites"], Float[Array, ""]]:
+        """One chain from one sample to the next; also the fraction of accepted moves."""
         move_key, uniform_key, global_key = jax.random.split(key, 3)
         n_proposals = self.sweeps * self.n_sites
         starts, lengths = self._runs(move_key, n_proposals)
