@@ -6,7 +6,7 @@ and leaves the configuration of jax alone.
 
 from dyson import checkpoint, exact, statistics
 from dyson.abacus import Abacus
-from dyson.hamiltonians import Hamiltonian, Ising
+from dyson.hamiltonians import J1J2, Hamiltonian, Ising
 from dyson.jacobian import log_derivatives
 from dyson.local_energy import local_energies
 from dyson.mixers import S4D, Mixer, RealPoles
@@ -17,6 +17,7 @@ from dyson.updates import LocalUpdates, Proposal, Recompute
 from dyson.vmc import VMC, NonFiniteError, VMCInfo, VMCState
 
 __all__ = [
+    "J1J2",
     "S4D",
     "VMC",
     "Abacus",

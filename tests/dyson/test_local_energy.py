@@ -22,6 +22,8 @@ class FieldOnEvenSites(Hamiltonian):
     periodic = True
     spin_flip_symmetric = True
     flips_each_site = False
+    conserves_magnetisation = False
+    reach = 1
 
     def diagonal(self, spins):
         return jnp.zeros(())
