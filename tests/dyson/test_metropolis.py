@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from dyson import J1J2, Abacus, Ising, Metropolis, Recompute, SpinFlip
+from dyson import J1J2, Abacus, Ising, Metropolis, Recompute
 from dyson.samplers import Exchanges, Flips, Mixture, Runs
 from dyson.spins import enumerate_spins, spins_in_sector, spins_to_index
 from random_networks import random_network
@@ -146,15 +146,18 @@ def test_a_mixture_weights_its_parts():
 )
 def test_exchanges_follow_the_distribution_inside_a_sector(n, magnetisation, updates, periodic):
     """Independent chains, one sample each: an exact chi-square test (false alarm 1e-6)."""
-    model = random_network(n, seed=2, depth=1, modes=1, mixer="real", periodic=periodic)
+    model = random_network(n, depth=1, modes=1, mixer="real", periodic=periodic)
+    # scattering is strong, else these networks know little but the magnetisation
+    sharper = lambda m: (m.blocks[0].mix_out, m.head.weight)  # noqa: E731
+    model = eqx.tree_at(sharper, model, replace_fn=lambda matrix: 3 * matrix)
     spins = np.asarray(enumerate_spins(n))
     inside = spins.sum(axis=1) == magnetisation
     p = np.where(inside, probabilities(model, n), 0)
     p /= p.sum()
-    assert p.max() > 4 / inside.sum()  # peaked
+    assert p.max() > 3 / inside.sum()  # peaked
     hamiltonian = J1J2(n, j2=0.4, periodic=periodic)
     sampler = Metropolis(
-        hamiltonian, 8000, sweeps=60, updates=updates, magnetisation=magnetisation
+        hamiltonian, 8000, sweeps=30, updates=updates, magnetisation=magnetisation
     )
     assert sampler.moves.conserves_magnetisation
     assert sampler.global_flips == (magnetisation == 0)
@@ -190,19 +193,6 @@ def test_domain_walls_hop():
         state, _ = eqx.filter_jit(sampler.sample)(jax.random.key(1), walls, state)
         lengths.append(np.std(np.asarray(state.spins).sum(1)))
     assert lengths[0] > 2 * lengths[1]
-
-
-def test_chains_do_not_know_of_each_other():
-    model = SpinFlip(random_network(6))
-    many, few = Metropolis(Ising(6), 12), Metropolis(Ising(6), 3)
-    state = many.init(jax.random.key(0), model)
-    keys = jax.random.split(jax.random.key(1), 12)
-    together, _ = eqx.filter_jit(many.sample_chains)(keys, model, state)
-    three = jax.tree.map(lambda x: x[:3], state)
-    alone, _ = eqx.filter_jit(few.sample_chains)(keys[:3], model, three)
-    assert bool(jnp.all(together.spins[:3] == alone.spins))
-    again, _ = eqx.filter_jit(many.sample)(jax.random.key(1), model, state)
-    assert bool(jnp.all(again.spins == together.spins))
 
 
 def test_misuse_is_named():

@@ -205,14 +205,19 @@ def test_samples_follow_the_enumerated_distribution():
 
     counts, size, info = sampled(1e-3)
     common = p * size >= 5
-    group = lambda q: np.append(q[common], q[~common].sum()) * size  # noqa: E731
-    assert chi2.sf(np.sum((group(counts) - group(p)) ** 2 / group(p)), common.sum()) > 1e-6
+
+    def chance(expected):
+        """That the counts are this far from what is expected of independent samples."""
+        groups = [np.append(q[common], q[~common].sum()) * size for q in (counts, expected)]
+        return chi2.sf(np.sum((groups[0] - groups[1]) ** 2 / groups[1]), common.sum())
+
+    assert chance(p) > 1e-6
     # twice what `size` independent samples of p show on average
     distance = np.sum(np.sqrt(2 / np.pi * p * (1 - p) / size))
     assert np.abs(counts - p).sum() / 2 < distance
     # and both have the power to refuse a flatter distribution
     flatter = p**0.8 / np.sum(p**0.8)
-    assert chi2.sf(np.sum((group(counts) - group(flatter)) ** 2 / group(flatter)), common.sum()) < 1e-6
+    assert chance(flatter) < 1e-6
     assert np.abs(counts - flatter).sum() / 2 > distance
     assert 0.05 < info.acceptance < 0.98 and info.throughput > 0
 

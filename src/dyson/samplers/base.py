@@ -63,7 +63,7 @@ class Sampler(eqx.Module):
 
 
 def in_groups(
-    function: Callable[[jax.Array, SamplerState], Any],
+    function: Callable[[jax.Array, Any], Any],
     keys: jax.Array,
     state: SamplerState,
     size: int,

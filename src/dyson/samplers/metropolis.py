@@ -90,10 +90,11 @@ class Metropolis(Sampler):
     def init(self, key: jax.Array, model: Network) -> SamplerState:
         """Independent fair spins; where the moves conserve the magnetisation, given that."""
         state = super().init(key, model)
-        if self.magnetisation is None:
+        magnetisation = self.magnetisation
+        if magnetisation is None:
             return state
         keys = jax.random.split(key, self.n_chains)
-        draw = lambda k: spins_in_sector(k, self.n_sites, self.magnetisation)  # noqa: E731
+        draw = lambda k: spins_in_sector(k, self.n_sites, magnetisation)  # noqa: E731
         return SamplerState(jax.vmap(draw)(keys))
 
     def sample_chains(

@@ -13,8 +13,8 @@ from dyson.hamiltonians import Hamiltonian
 
 
 class Moves(eqx.Module):
-    """A symmetric proposal: every move is its own inverse, and its numbers are drawn without looking
-    at the spins, so the ratio of amplitudes alone decides.
+    """A symmetric proposal: every move is its own inverse, and its numbers are drawn without
+    looking at the spins, so the ratio of amplitudes alone decides.
 
     Moves are drawn many at a time by ``draw`` and turned into sites one by one, when the
     configuration they act on is known, by ``sites``.

@@ -175,7 +175,8 @@ class Typewriter(Sampler):
                 "write state = sampler.init(key, model)"
             )
         chains = jax.vmap(self._advance, in_axes=(0, None, 0))
-        return in_groups(lambda k, s: chains(k, model, s), keys, state, self.chains_at_once)
+        together = lambda keys, state: chains(keys, model, state)  # noqa: E731
+        return in_groups(together, keys, state, self.chains_at_once)
 
     def _advance(
         self, key: jax.Array, model: DysonNet | SpinFlip, state: TypewriterState
