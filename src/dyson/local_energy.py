@@ -90,7 +90,9 @@ def local_energies(
         else:
             ratio = lambda move: updates.propose(model, cache, move).log_ratio  # noqa: E731
             log_ratios = in_chunks(ratio, sites, MOVES_AT_ONCE)
-        ratios = jnp.exp(log_ratios)
+        # an entry that vanishes for this sample may lead out of its sector, where psi means nothing
+        # and the ratio may overflow
+        ratios = jnp.where(elements == 0, 0, jnp.exp(log_ratios))
         dtype = np.promote_types(ratios.dtype, elements.dtype)
         moved = jnp.sum(elements.astype(dtype) * ratios.astype(dtype))
         return hamiltonian.diagonal(sample).astype(dtype) + moved
