@@ -107,7 +107,8 @@ class Typewriter(Sampler):
       n_chains: independent chains.   sweeps: sweeps of about n_sites proposals between samples.
       interval: sites per interval W.  The default, the square root of the number of sites, is the
         best growth for tails 1/r^2 (Fig. 4 of the paper: W ~ N^(2/(2+alpha))).
-      mismatch: the rate of wrong decisions that tau aims at; 0 decides everything exactly.
+      mismatch: the rate of wrong decisions that tau aims not to exceed; 0 decides everything
+        exactly.  The measured rate is usually far below.
       chains_at_once: chains that share a pass; each keeps a reference in memory.
 
     Cost per refresh: one reference, O(n log n), and O(1) for each of the n / (2 interval)
