@@ -193,6 +193,7 @@ def test_random_spins_are_fair_and_independent():
         (8, 1.0, 0.3, True, True),
     ],
 )
+@pytest.mark.usefixtures("quick_compilation")
 def test_exchanges_are_those_of_the_spin_operators(case):
     n_sites, j1, j2, marshall, periodic = case
     hamiltonian = J1J2(n_sites, j1=j1, j2=j2, marshall=marshall, periodic=periodic)

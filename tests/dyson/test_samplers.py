@@ -10,6 +10,7 @@ import pytest
 
 from dyson import J1J2, DysonNet, Ising, Metropolis, SpinFlip, Sweep, Typewriter, checkpoint
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 N_CHAINS = 3
 SMALL = {"features": 2, "depth": 1, "modes": 1, "hidden": 1, "mixer": "real"}
 
@@ -58,16 +59,10 @@ def check(sampler, n_sites, state, info):
         assert bool(jnp.all(jnp.sum(state.spins, axis=1) == sampler.magnetisation))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    """Dozens of programs that run for milliseconds: their compilation is what takes time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+SIZES = {kind: [1, 2, 3, 5, 10] for kind in SAMPLERS} | {"exchanges": [1, 2, 5]}
 
 
-@pytest.mark.parametrize("n_sites", [1, 2, 3, 5, 10])
-@pytest.mark.parametrize("kind", SAMPLERS)
+@pytest.mark.parametrize("kind, n_sites", [(kind, n) for kind in SAMPLERS for n in SIZES[kind]])
 def test_any_number_of_sites(kind, n_sites):
     sampler = SAMPLERS[kind](n_sites)
     models = [network(n_sites, seed) for seed in (0, 1)]
