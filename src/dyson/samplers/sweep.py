@@ -34,7 +34,8 @@ class Sweep(Sampler):
     that start, whose windows would wrap around it, are left out of this sweep.  Networks of another
     kind, and rings smaller than the window, are swept with full forward passes.
 
-    One more proposal per sample flips all spins when the Hamiltonian commutes with that.
+    One more proposal per sample flips all spins when the Hamiltonian commutes with that.  Single
+    flips sample every magnetisation, also where the Hamiltonian conserves it.
 
     Arguments:
       hamiltonian: gives the number of sites and the symmetry.

@@ -275,7 +275,8 @@ class Typewriter(Sampler):
         sites and no interval is special; behind the rotation one of them wraps around the end,
         on an open chain as well, where it falls into two pieces.
         """
-        rotation_key = jax.random.fold_in(key, 2 * (index // 2) + 2 * self.passes)
+        # one rotation for both passes of a pair, under a number that no pass has
+        rotation_key = jax.random.fold_in(key, self.passes + index // 2)
         place_key, uniform_key, audit_key = jax.random.split(jax.random.fold_in(key, index), 3)
         intervals = 2 * self.candidates
         bounds = jnp.arange(intervals + 1, dtype=jnp.int32) * self.n_sites // intervals
