@@ -11,6 +11,14 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
+@pytest.fixture
+def quick_compilation():
+    """For programs that run for milliseconds: their compilation takes two thirds of its time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _release_compiled_programs():
     """Every compiled program keeps pages of memory mapped, and Linux allows a process 65 530

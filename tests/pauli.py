@@ -28,3 +28,21 @@ def ising_matrix(n_sites, coupling, exponent, field, longitudinal, periodic, kac
             strength = coupling / norm * distance**-exponent
             matrix += strength * pauli_product(n_sites, {i: Z, j: Z})
     return matrix
+
+
+def heisenberg_matrix(n_sites, j1, j2, marshall, periodic):
+    """J1-J2 written out bond by bond from spin operators, rotated on every second site."""
+    y = np.array([[0.0, -1.0], [1.0, 0.0]])  # -i Y: the product of two is -Y Y, which is real
+    matrix = np.zeros((2**n_sites, 2**n_sites))
+    for distance, strength in ((1, j1), (2, j2)):
+        for i in range(n_sites):
+            j = i + distance
+            if (j >= n_sites and not periodic) or j % n_sites == i:
+                continue
+            for factor, sign in ((X, 1), (y, -1), (Z, 1)):
+                product = pauli_product(n_sites, {i: factor, j % n_sites: factor})
+                matrix += strength / 4 * sign * product
+    if marshall:
+        rotation = pauli_product(n_sites, {i: Z for i in range(1, n_sites, 2)})
+        matrix = rotation @ matrix @ rotation
+    return matrix

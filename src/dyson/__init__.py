@@ -6,17 +6,18 @@ and leaves the configuration of jax alone.
 
 from dyson import checkpoint, exact, statistics
 from dyson.abacus import Abacus
-from dyson.hamiltonians import Hamiltonian, Ising
+from dyson.hamiltonians import J1J2, Hamiltonian, Ising
 from dyson.jacobian import log_derivatives
 from dyson.local_energy import local_energies
 from dyson.mixers import S4D, Mixer, RealPoles
 from dyson.networks import DysonNet, SpinFlip
 from dyson.optimisers import minsr, spring, sr
-from dyson.samplers import Metropolis, Sampler, Sweep
+from dyson.samplers import Metropolis, Sampler, Sweep, Typewriter
 from dyson.updates import LocalUpdates, Proposal, Recompute
 from dyson.vmc import VMC, NonFiniteError, VMCInfo, VMCState
 
 __all__ = [
+    "J1J2",
     "S4D",
     "VMC",
     "Abacus",
@@ -33,6 +34,7 @@ __all__ = [
     "Sampler",
     "SpinFlip",
     "Sweep",
+    "Typewriter",
     "VMCInfo",
     "VMCState",
     "checkpoint",

@@ -15,9 +15,15 @@ from dyson.updates import LocalUpdates, Recompute
 MEMORY_BUDGET = {"cpu": 4 * 2**20, "gpu": 4 * 2**30, "tpu": 4 * 2**30}
 
 
-def fastest_updates(model: Network) -> LocalUpdates:
-    """ABACUS where it is built for the network and pays, else the full forward pass."""
-    updates = Abacus()
+# Moves whose ratios are evaluated side by side where they are not single flips.
+MOVES_AT_ONCE = 64
+
+
+def fastest_updates(model: Network, reach: int = 0) -> LocalUpdates:
+    """ABACUS where it is built for the network and pays, else the full forward pass, for moves
+    that flip sites up to ``reach`` apart."""
+    token_size = getattr(getattr(model, "network", model), "token_size", 1)
+    updates = Abacus(span=1 + -(-reach // token_size))
     return updates if Abacus.supports(model) and updates.pays(model) else Recompute()
 
 
@@ -33,7 +39,8 @@ def in_chunks(function, batch: Array, chunk_size: int) -> Array:
     The last chunk is filled up by repeating the first examples, so one program serves all chunks.
     """
     n = batch.shape[0]
-    chunk_size = min(chunk_size, n)
+    if n <= chunk_size:
+        return jax.vmap(function)(batch)
     n_chunks = -(-n // chunk_size)
     filled = jnp.concatenate([batch, batch[: n_chunks * chunk_size - n]])
     chunks = filled.reshape(n_chunks, chunk_size, *batch.shape[1:])
@@ -72,7 +79,7 @@ def local_energies(
         )
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"local_energies: expected chunk_size >= 1, got {chunk_size}")
-    updates = fastest_updates(model) if updates is None else updates
+    updates = fastest_updates(model, hamiltonian.reach) if updates is None else updates
     chunk_size = samples_per_chunk(updates, model) if chunk_size is None else chunk_size
     updates = updates.bind(model)
 
@@ -82,8 +89,11 @@ def local_energies(
         if hamiltonian.flips_each_site:
             log_ratios = updates.single_flips(model, cache)
         else:
-            log_ratios = jax.vmap(lambda move: updates.propose(model, cache, move).log_ratio)(sites)
-        ratios = jnp.exp(log_ratios)
+            ratio = lambda move: updates.propose(model, cache, move).log_ratio  # noqa: E731
+            log_ratios = in_chunks(ratio, sites, MOVES_AT_ONCE)
+        # an entry that vanishes for this sample may lead out of its sector, where psi means nothing
+        # and the ratio may overflow
+        ratios = jnp.where(elements == 0, 0, jnp.exp(log_ratios))
         dtype = np.promote_types(ratios.dtype, elements.dtype)
         moved = jnp.sum(elements.astype(dtype) * ratios.astype(dtype))
         return hamiltonian.diagonal(sample).astype(dtype) + moved

@@ -1,5 +1,6 @@
 """Figures: arrays go in, matplotlib axes come out. Nothing is read, saved or shown here."""
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,42 @@ def convergence(
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
     return upper, lower
+
+
+def typewriter_scaling(
+    sizes: Sequence[int],
+    throughputs: Mapping[float, Sequence[float]],
+    *,
+    interval: int,
+    slopes: Mapping[float, float],
+    theory: Callable[[float], float],
+    figure: Figure | None = None,
+) -> tuple[Axes, Axes]:
+    """Accepted flips per refresh against the size, and the exponent of the best interval.
+
+    Left: one curve of `throughputs` per coupling, beside the ideal N/2W with W = `interval`. Right:
+    the measured `slopes` by the decay α of the kernels, beside the exponent β(α) of the `theory`.
+    """
+    figure = Figure(figsize=(9, 4), layout="constrained") if figure is None else figure
+    left, right = figure.subplots(1, 2)
+    left.plot(sizes, np.asarray(sizes) / (2 * interval), "k--", label="N / 2W")
+    for coupling, values in throughputs.items():
+        left.plot(sizes, values, marker="o", markersize=4, label=f"J = {coupling:g}")
+    left.set_xscale("log")
+    left.set_yscale("log")
+    left.set_xlabel("N")
+    left.set_ylabel("accepted flips per refresh")
+    left.legend(fontsize="small")
+    top = max([2.0, *slopes])
+    grid = np.linspace(0.05, 1.1 * top, 200)
+    right.plot(grid, [theory(alpha) for alpha in grid], "k--", label="β of the paper")
+    right.plot(list(slopes), list(slopes.values()), "o", label="measured")
+    right.set_xlabel("decay α")
+    right.set_ylabel("exponent of the best interval")
+    right.legend(fontsize="small")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    return left, right
 
 
 def _logarithmic(axes: Axes, values: np.ndarray) -> None:

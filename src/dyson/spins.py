@@ -17,6 +17,13 @@ def random_spins(key: PRNGKeyArray, shape: int | tuple[int, ...]) -> Int8[Array,
     return jax.random.rademacher(key, shape, dtype=jnp.int8)
 
 
+def spins_in_sector(key: PRNGKeyArray, n_sites: int, magnetisation: int) -> Int8[Array, " n"]:
+    """One configuration with the given sum of its spins, all of them equally likely."""
+    up = (n_sites + magnetisation) // 2
+    ordered = jnp.where(jnp.arange(n_sites) < up, 1, -1).astype(jnp.int8)
+    return jax.random.permutation(key, ordered)
+
+
 def flip(spins: Int8[Array, " n"], sites: Int[Array, " f"]) -> Int8[Array, " n"]:
     """Flip the given sites; entries of -1 are padding and flip nothing.
 

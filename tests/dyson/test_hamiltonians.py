@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dyson.hamiltonians import Hamiltonian, Ising
+from dyson.exact import ground_energy, ground_state
+from dyson.hamiltonians import J1J2, Hamiltonian, Ising
 from dyson.spins import (
     enumerate_spins,
     flip,
@@ -13,7 +14,7 @@ from dyson.spins import (
     random_spins,
     spins_to_index,
 )
-from pauli import ising_matrix
+from pauli import heisenberg_matrix, ising_matrix
 
 CHAINS = [
     # n_sites, coupling, exponent, field, longitudinal, periodic, kac
@@ -177,3 +178,50 @@ def test_random_spins_are_fair_and_independent():
     correlations = spins.T @ spins / len(spins)
     np.testing.assert_allclose(correlations, np.eye(4), atol=0.08)
     np.testing.assert_allclose(spins.mean(axis=0), 0, atol=0.08)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        # n_sites, j1, j2, marshall, periodic
+        (1, 1.0, 0.5, True, True),
+        (2, 1.0, 0.5, False, True),
+        (3, 0.8, -0.3, True, True),
+        (4, -1.0, 0.7, False, True),
+        (7, 1.2, 0.7, True, True),
+        (7, 1.2, -0.7, True, False),
+        (8, 1.0, 0.3, True, True),
+    ],
+)
+@pytest.mark.usefixtures("quick_compilation")
+def test_exchanges_are_those_of_the_spin_operators(case):
+    n_sites, j1, j2, marshall, periodic = case
+    hamiltonian = J1J2(n_sites, j1=j1, j2=j2, marshall=marshall, periodic=periodic)
+    expected = heisenberg_matrix(*case)
+    np.testing.assert_allclose(matrix_of(hamiltonian), expected, atol=1e-13)
+    assert float(hamiltonian.trace_per_dimension) == pytest.approx(np.trace(expected), abs=1e-12)
+    pairs, elements = hamiltonian.connected(random_spins(jax.random.key(0), n_sites))
+    assert pairs.dtype == jnp.int32 and len({*map(tuple, pairs.tolist())}) == len(elements)
+    assert all(min(j - i, n_sites - (j - i)) <= hamiltonian.reach for i, j in pairs.tolist())
+    energy, vector = ground_state(hamiltonian)
+    assert energy == pytest.approx(np.linalg.eigvalsh(expected)[0], abs=1e-10)
+    np.testing.assert_allclose(expected @ vector, energy * vector, atol=1e-7)
+
+
+def test_known_energies_of_the_heisenberg_ring():
+    for n_sites, per_site in ((6, -(1 + np.sqrt(13) / 2) / 6), (8, -0.4563866761)):
+        assert ground_energy(J1J2(n_sites)) / n_sites == pytest.approx(per_site, abs=1e-9)
+    for n_sites in (4, 6, 10):  # Majumdar and Ghosh
+        energy = ground_energy(J1J2(n_sites, j1=1.6, j2=0.8))
+        assert energy == pytest.approx(-0.375 * 1.6 * n_sites, abs=1e-10)
+
+
+def test_the_rotation_makes_the_ground_state_positive():
+    _, vector = ground_state(J1J2(8))
+    assert np.all(vector * np.sign(vector.sum()) > -1e-10)
+    with pytest.raises(ValueError, match="n_sites must be at least 1, got 0"):
+        J1J2(0)
+    with pytest.raises(ValueError, match="j2 must be a finite number, got nan"):
+        J1J2(4, j2=math.nan)
+    with pytest.raises(ValueError, match=r"shape \(4,\), got \(5,\)"):
+        J1J2(4).diagonal(jnp.ones(5, dtype=jnp.int8))

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dyson import Abacus, Ising, Recompute, SpinFlip, local_energies
+from dyson import J1J2, Abacus, Ising, Recompute, SpinFlip, local_energies
 from dyson.hamiltonians import Hamiltonian
 from dyson.local_energy import fastest_updates, in_chunks, samples_per_chunk
+from dyson.networks import Network
 from dyson.spins import enumerate_spins, random_spins, spins_to_index
 from random_networks import random_network
 
@@ -22,6 +23,8 @@ class FieldOnEvenSites(Hamiltonian):
     periodic = True
     spin_flip_symmetric = True
     flips_each_site = False
+    conserves_magnetisation = False
+    reach = 1
 
     def diagonal(self, spins):
         return jnp.zeros(())
@@ -72,6 +75,33 @@ def test_terms_that_flip_pairs():
     for updates in (Abacus(span=2), Recompute()):
         energies = evaluate(hamiltonian, model, spins, updates=updates)
         np.testing.assert_allclose(energies, expected.real, rtol=1e-10)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("n_sites, token_size", [(1, 1), (6, 1), (8, 2)])
+def test_exchanges_by_the_default_updates(n_sites, token_size):
+    hamiltonian = J1J2(n_sites, j1=0.9, j2=0.6)
+    model = random_network(n_sites, token_size=token_size, depth=1)
+    assert fastest_updates(model, hamiltonian.reach).span == 1 + 2 // token_size
+    spins = random_spins(jax.random.key(3), (5, n_sites))
+    expected = from_the_rows(hamiltonian, eqx.filter_jit(model))[np.asarray(spins_to_index(spins))]
+    energies = evaluate(hamiltonian, model, spins)
+    np.testing.assert_allclose(energies, expected.real, rtol=1e-10)
+
+
+def test_entries_that_vanish_do_not_overflow():
+    """Outside the sector of the sample the amplitude is as large as numbers get."""
+
+    class OneSector(Network):
+        n_sites: int = 70  # more pairs than are evaluated at once
+
+        def __call__(self, spins):
+            return jnp.where(jnp.sum(spins, dtype=jnp.int32) == 0, 0.0, 1e4)
+
+    neel = jnp.tile(jnp.array([1, -1], jnp.int8), 35)[None]
+    energy = evaluate(J1J2(70, j2=0.5, marshall=False), OneSector(), neel)
+    # every bond is opposite, every pair of next-nearest neighbours equal
+    np.testing.assert_allclose(energy, 70 * (0.5 - 0.25 + 0.125), rtol=1e-12)
 
 
 def test_chunks_change_nothing():

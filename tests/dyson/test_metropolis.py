@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from dyson import Abacus, Ising, Metropolis, Recompute, SpinFlip
-from dyson.spins import enumerate_spins, spins_to_index
+from dyson import J1J2, Abacus, Ising, Metropolis, Recompute
+from dyson.samplers import Exchanges, Flips, Mixture, Runs
+from dyson.spins import enumerate_spins, spins_in_sector, spins_to_index
 from random_networks import random_network
 
 
@@ -91,18 +92,88 @@ def test_runs_are_drawn_evenly_and_undo_themselves(periodic):
     """Every run is a set of neighbours; all starts are as likely, and half of the runs are single
     sites or more (the log-uniform lengths add some): counted over many draws."""
     n = 9
-    sampler = Metropolis(Ising(n, periodic=periodic), 1)
-    starts, lengths = sampler._runs(jax.random.key(0), 40000)
-    assert sampler.longest_run == 4 and set(np.unique(lengths)) == {1, 2, 3, 4}
+    moves = Metropolis(Ising(n, periodic=periodic), 1).moves
+    assert isinstance(moves, Runs) and moves.most_flips == 4
+    starts, lengths = moves.draw(jax.random.key(0), 40000)
+    assert set(np.unique(lengths)) == {1, 2, 3, 4}
     assert chisquare(np.bincount(starts, minlength=n)).pvalue > 1e-6
     bounds = np.log(np.arange(1, 6)) / np.log(5)
     expected = (0.5 * np.diff(bounds) + 0.5 * np.eye(4)[0]) * 40000
     assert chisquare(np.bincount(lengths)[1:], expected).pvalue > 1e-6
     for start, length in ((0, 3), (7, 4), (8, 1)):
-        sites = np.asarray(sampler._sites(jnp.int32(start), jnp.int32(length)))
+        move = jnp.int32(start), jnp.int32(length)
+        sites = np.asarray(moves.sites(move, jnp.ones(n, jnp.int8)))
         run = start + np.arange(length)
         run = run % n if periodic else run[run < n]
         assert sorted(sites[sites >= 0]) == sorted(run)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("n, distance, periodic", [(7, 2, True), (7, 2, False), (2, 2, False)])
+def test_exchanges_pick_every_pair_and_keep_the_magnetisation(n, distance, periodic):
+    moves = Exchanges(n, periodic, distance)
+    spins = spins_in_sector(jax.random.key(3), n, n % 2)
+    draws = jax.jit(jax.vmap(lambda m: moves.sites(m, spins)))(moves.draw(jax.random.key(0), 4000))
+    expected = {
+        (i, (i + distance) % n)
+        for i in range(n)
+        if (periodic or i + distance < n) and spins[i] != spins[(i + distance) % n]
+    }
+    found = {tuple(pair) for pair in draws.tolist()} - {(-1, -1)}
+    assert found == expected
+    starts = np.bincount(moves.draw(jax.random.key(1), 4000))
+    assert len(starts) == (n if periodic else max(1, n - distance))
+    assert len(starts) == 1 or chisquare(starts).pvalue > 1e-6
+
+
+def test_a_mixture_weights_its_parts():
+    n = 5
+    moves = Mixture(Exchanges(n, True), Runs(n, True), Flips(n), weights=(1.0, 2.0, 5.0))
+    assert (moves.most_flips, moves.reach, moves.conserves_magnetisation) == (2, 1, False)
+    assert Mixture(Exchanges(n, True), Exchanges(n, True, 2)).conserves_magnetisation
+    drawn = moves.draw(jax.random.key(0), 8000)
+    assert chisquare(np.bincount(drawn[0]), np.array([1000.0, 2000.0, 5000.0])).pvalue > 1e-6
+    spins = jnp.array([1, -1, 1, 1, 1], jnp.int8)
+    sites = jax.jit(jax.vmap(lambda m: moves.sites(m, spins)))(drawn)
+    flips = np.sum(np.asarray(sites) >= 0, axis=1)
+    kinds = np.asarray(drawn[0])
+    assert set(flips[kinds == 0]) == {0, 2} and set(flips[kinds == 2]) == {1}
+    assert np.all(np.asarray(sites)[kinds == 2, 0] == np.asarray(drawn[1][2])[kinds == 2])
+
+
+@pytest.mark.parametrize(
+    "n, magnetisation, updates, periodic",
+    [(10, 0, Recompute(), True), (5, -1, Abacus(span=3), False)],
+)
+def test_exchanges_follow_the_distribution_inside_a_sector(n, magnetisation, updates, periodic):
+    """Independent chains, one sample each: an exact chi-square test (false alarm 1e-6)."""
+    model = random_network(n, depth=1, modes=1, mixer="real", periodic=periodic)
+    # scattering is strong, else these networks know little but the magnetisation
+    sharper = lambda m: (m.blocks[0].mix_out, m.head.weight)  # noqa: E731
+    model = eqx.tree_at(sharper, model, replace_fn=lambda matrix: 3 * matrix)
+    spins = np.asarray(enumerate_spins(n))
+    inside = spins.sum(axis=1) == magnetisation
+    p = np.where(inside, probabilities(model, n), 0)
+    p /= p.sum()
+    assert p.max() > 3 / inside.sum()  # peaked
+    hamiltonian = J1J2(n, j2=0.4, periodic=periodic)
+    sampler = Metropolis(
+        hamiltonian, 8000, sweeps=30, updates=updates, magnetisation=magnetisation
+    )
+    assert sampler.moves.conserves_magnetisation
+    assert sampler.global_flips == (magnetisation == 0)
+    state = sampler.init(jax.random.key(0), model)
+    assert np.all(np.asarray(state.spins).sum(axis=1) == magnetisation)
+    state, info = eqx.filter_jit(sampler.sample)(jax.random.key(1), model, state)
+    counts = np.bincount(np.asarray(spins_to_index(state.spins)), minlength=2**n)
+    assert counts[~inside].sum() == 0
+    common = p * 8000 >= 5
+    observed = np.append(counts[common], counts[~common].sum())
+    expected = np.append(p[common], p[~common].sum()) * 8000
+    assert expected[-1] >= 5 or expected[-1] < 1e-9
+    keep = expected > 1e-9
+    assert chisquare(observed[keep], expected[keep]).pvalue > 1e-6
+    assert 0 < float(jnp.mean(info.acceptance)) < 1
 
 
 def test_domain_walls_hop():
@@ -125,33 +196,24 @@ def test_domain_walls_hop():
     assert lengths[0] > 2 * lengths[1]
 
 
-def test_chains_do_not_know_of_each_other():
-    model = SpinFlip(random_network(6))
-    many, few = Metropolis(Ising(6), 12), Metropolis(Ising(6), 3)
-    state = many.init(jax.random.key(0), model)
-    keys = jax.random.split(jax.random.key(1), 12)
-    together, _ = eqx.filter_jit(many.sample_chains)(keys, model, state)
-    three = jax.tree.map(lambda x: x[:3], state)
-    alone, _ = eqx.filter_jit(few.sample_chains)(keys[:3], model, three)
-    assert bool(jnp.all(together.spins[:3] == alone.spins))
-    again, _ = eqx.filter_jit(many.sample)(jax.random.key(1), model, state)
-    assert bool(jnp.all(again.spins == together.spins))
-
-
-@pytest.mark.parametrize("n_sites", [1, 2, 3])
-def test_smallest_chains(n_sites):
-    model = random_network(n_sites)
-    sampler = Metropolis(Ising(n_sites), 4)
-    state = sampler.init(jax.random.key(0), model)
-    state, info = sampler.sample(jax.random.key(1), model, state)
-    assert state.spins.shape == (4, n_sites) and set(np.unique(state.spins)) <= {-1, 1}
-    assert bool(jnp.all(jnp.isfinite(info.acceptance)))
-
-
 def test_misuse_is_named():
     with pytest.raises(ValueError, match="n_chains >= 1, got 0"):
         Metropolis(Ising(4), 0)
     with pytest.raises(ValueError, match="sweeps >= 1, got 0"):
         Metropolis(Ising(4), 2, sweeps=0)
+    with pytest.raises(ValueError, match="the Hamiltonian has 4 sites, the moves 5"):
+        Metropolis(Ising(4), 2, moves=Flips(5))
+    with pytest.raises(ValueError, match=r"up to 2 apart.*write Abacus\(span=3\)"):
+        Metropolis(J1J2(6), 2, updates=Abacus())
+    with pytest.raises(ValueError, match="magnetisation=0 needs moves that conserve it"):
+        Metropolis(Ising(4), 2, magnetisation=0)
+    with pytest.raises(ValueError, match="no configuration of 5 spins has magnetisation 2"):
+        Metropolis(J1J2(5), 2, magnetisation=2)
+    with pytest.raises(ValueError, match="expected distance >= 1, got 0"):
+        Exchanges(4, True, 0)
+    with pytest.raises(ValueError, match=r"same number of sites, got \[4, 5\]"):
+        Mixture(Flips(4), Flips(5))
+    with pytest.raises(ValueError, match="expected 1 weights > 0"):
+        Mixture(Flips(4), weights=(0.0,))
     with pytest.raises(ValueError, match="Hamiltonian has 4 sites, the model 6"):
         Metropolis(Ising(4), 2).init(jax.random.key(0), random_network(6))

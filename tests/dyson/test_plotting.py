@@ -42,3 +42,16 @@ def test_exact_agreement_and_an_empty_run_can_be_drawn(tmp_path):
         flat = np.full(len(steps), -10.0)
         upper, _ = plotting.convergence(steps, flat, 0 * flat, 0 * flat, n_sites=10, exact=-10.0)
         upper.figure.savefig(tmp_path / "plot.png")
+
+
+def test_scaling_of_the_typewriter_is_drawn_beside_the_theory(tmp_path):
+    left, right = plotting.typewriter_scaling(
+        [32, 64], {-1.0: [2.0, 5.0], -2.0: [1.0, 1.5]}, interval=4, slopes={0.5: 0.8, 3.0: 0.4},
+        theory=lambda alpha: 2 / (2 + alpha),
+    )
+    np.testing.assert_array_equal(curve(left), [[32, 64], [4, 8]])
+    np.testing.assert_array_equal(left.lines[2].get_ydata(), [1.0, 1.5])
+    np.testing.assert_array_equal(right.lines[1].get_xydata(), [[0.5, 0.8], [3.0, 0.4]])
+    grid, expected = curve(right)
+    np.testing.assert_allclose(expected, 2 / (2 + grid))
+    left.figure.savefig(tmp_path / "plot.png")

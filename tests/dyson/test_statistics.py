@@ -57,6 +57,28 @@ def test_constant_series():
             assert result.r_hat == 1
 
 
+@pytest.mark.parametrize("value", [0.0, -1e30, 0.1 + 0.2j])
+def test_constant_series_of_every_type_stay_finite(value):
+    kind = jnp.complex64 if isinstance(value, complex) else jnp.float32
+    result = estimate(jnp.full((3, 50), value, dtype=kind))
+    assert result.error == 0 and result.tau == 1 and result.r_hat == 1
+    assert all(bool(jnp.all(jnp.isfinite(field))) for field in result)
+    # a single step off in the last digit
+    almost = estimate(jnp.full((3, 50), 0.1, dtype=kind).at[1, 7].add(1e-8))
+    assert all(bool(jnp.all(jnp.isfinite(field))) for field in almost)
+
+
+@pytest.mark.parametrize("steps", [50, 400])
+def test_a_single_drifting_chain_is_noticed(steps):
+    """A ramp of ten standard deviations of the noise: the halves disagree, and the error bar
+    grows to the size of the drift (a ramp of length 10 has the standard deviation 2.9)."""
+    noise = autoregressive(6, 1, steps, 0.3)
+    result = estimate(noise + jnp.linspace(0.0, 10.0, steps))
+    assert result.r_hat > 1.5
+    assert result.error > 1.0 and result.tau > steps / 10
+    assert estimate(noise).r_hat < 1.2 and estimate(noise).error < 0.4
+
+
 def test_common_drift_lengthens_the_error_and_shows_in_r_hat():
     chains, steps = 64, 64
     noise = autoregressive(1, chains, steps, 0.0)

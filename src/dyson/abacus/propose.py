@@ -61,11 +61,33 @@ class Abacus(LocalUpdates):
     def propose(
         self, model: DysonNet | SpinFlip, cache: Any, sites: Int[Array, " flips"]
     ) -> Proposal:
+        return Proposal(sites, self.log_ratio(model, cache, self.theta_change(model, cache, sites)))
+
+    def theta_change(
+        self, model: DysonNet | SpinFlip, cache: Any, sites: Int[Array, " flips"]
+    ) -> Inexact[Array, " *images_hidden"]:
+        """What a move adds to the arguments of the head: (hidden,), or (images, hidden) for a
+        projected network.
+
+        Exact for one move.  Changes of several moves of the same reference may be added before
+        :meth:`log_ratio`: that neglects how one flip screens the waves of the next, which is small
+        for moves far apart (the screened typewriter of arXiv:2603.11189).
+        """
         network = self._network(model)
         if isinstance(model, SpinFlip):
-            ratio = lambda image: self._move_ratio(network, image, sites)  # noqa: E731
-            return Proposal(sites, self._combined(model, cache, jax.vmap(ratio)(cache.images)))
-        return Proposal(sites, self._move_ratio(network, cache, sites))
+            change = lambda image: self._move_change(network, image, sites)  # noqa: E731
+            return jax.vmap(change)(cache.images)
+        return self._move_change(network, cache, sites)
+
+    def log_ratio(
+        self, model: DysonNet | SpinFlip, cache: Any, change: Inexact[Array, " *images_hidden"]
+    ) -> Inexact[Array, ""]:
+        """log psi minus that of the reference, from the change of theta; O(hidden)."""
+        network = self._network(model)
+        if isinstance(model, SpinFlip):
+            ratio = lambda image, image_change: _log_ratio(network, image, image_change)  # noqa: E731
+            return self._combined(model, cache, jax.vmap(ratio)(cache.images, change))
+        return _log_ratio(network, cache, change)
 
     def commit(self, model: DysonNet | SpinFlip, cache: Any, proposal: Proposal) -> Any:
         return self.init(model, flip(self.spins(cache), proposal.sites))
@@ -146,9 +168,9 @@ class Abacus(LocalUpdates):
         terms = cache.images.log_psi - cache.log_psi + log_ratios
         return model.combine(terms)
 
-    def _move_ratio(
+    def _move_change(
         self, network: DysonNet, reference: Reference, sites: Int[Array, " flips"]
-    ) -> Inexact[Array, ""]:
+    ) -> Inexact[Array, " hidden"]:
         """Flip the given sites: base token, new embeddings on the span, scattering."""
         chain, size = chain_of(network), network.token_size
         padding = sites < 0
@@ -170,11 +192,10 @@ class Abacus(LocalUpdates):
             if not chain.periodic:
                 phi[o], h[o] = (jnp.where(view.exists(o), x, 0) for x in (phi[o], h[o]))
         change = scatter(network, reference, view, phi, h)[..., 0]
-        ratio = _log_ratio(network, reference, change)
         fits = jnp.min(reaches) < self.span
         if not chain.periodic:
             fits = (jnp.max(tokens) - jnp.min(tokens)) < self.span
-        return jnp.where(fits, ratio, jnp.nan)
+        return network.head.combine(jnp.where(fits, change, jnp.nan))
 
 
 def _every_flip(network: DysonNet, reference: Reference) -> Inexact[Array, " n_sites"]:
@@ -186,7 +207,8 @@ def _every_flip(network: DysonNet, reference: Reference) -> Inexact[Array, " n_s
     def flips_of(bit: Array) -> Array:
         phi, h = _embedding_change(network, patterns, patterns ^ bit)
         change = scatter(network, reference, view, {0: phi}, {0: h})
-        return jax.vmap(lambda c: _log_ratio(network, reference, c), in_axes=-1)(change)
+        ratio = lambda parts: _log_ratio(network, reference, network.head.combine(parts))  # noqa: E731
+        return jax.vmap(ratio, in_axes=-1)(change)
 
     if network.token_size == 1:
         return flips_of(bits[0])
@@ -199,5 +221,5 @@ def _embedding_change(network: DysonNet, before: Array, after: Array) -> tuple[A
 
 
 def _log_ratio(network: DysonNet, reference: Reference, change: Array) -> Inexact[Array, ""]:
-    theta = reference.theta + network.head.combine(change)
+    theta = reference.theta + change
     return jnp.sum(log_cosh(theta) - log_cosh(reference.theta))

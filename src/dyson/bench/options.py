@@ -1,10 +1,12 @@
 """Options that the benchmarks share."""
 
+import math
+
 import typer
 
 
-def checked_sizes(sizes: str, mixer: str) -> list[int]:
-    """The numbers of sites in ``--sizes``; refuses wrong ones and mixers that do not exist."""
+def checked_sizes(sizes: str, mixer: str = "s4d") -> list[int]:
+    """Whole numbers like those in ``--sizes``; refuses wrong ones and mixers that do not exist."""
     try:
         numbers = [int(size) for size in sizes.split(",")]
     except ValueError:
@@ -13,4 +15,15 @@ def checked_sizes(sizes: str, mixer: str) -> list[int]:
         raise typer.BadParameter(
             f"--sizes are at least 1 and --mixer is s4d or real, got {sizes} and {mixer}"
         )
+    return numbers
+
+
+def checked_numbers(values: str) -> list[float]:
+    """Finite numbers separated by commas."""
+    try:
+        numbers = [float(value) for value in values.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"expected numbers like 0.5,1.5, got {values!r}") from None
+    if not all(map(math.isfinite, numbers)):
+        raise typer.BadParameter(f"expected finite numbers, got {values}")
     return numbers

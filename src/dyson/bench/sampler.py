@@ -1,6 +1,7 @@
-"""Time per proposal of the samplers: exact sweep by environments against full forward passes."""
+"""Time per proposal and per accepted flip of the samplers, on random and on trained networks."""
 
 import json
+from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import equinox as eqx
@@ -10,25 +11,62 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dyson import DysonNet, Ising, Metropolis, Sampler, Sweep
+from dyson import DysonNet, Hamiltonian, Ising, Metropolis, Sampler, Sweep, Typewriter
 from dyson.bench.options import checked_sizes
-from dyson.bench.timing import compile_and_time, use_one_core
+from dyson.bench.timing import compiled_in, fastest_run, use_one_core
+from dyson.networks import Network
+from dyson.run import RunDirectory
+from dyson.samplers import Flips, SamplerInfo, TypewriterInfo
+from dyson.spins import random_spins
+from dyson.train import build, shapes
+
+# Samples thrown away before the clock starts: chains settle and the typewriter learns its errors.
+SETTLE = 8
+
+HEADINGS = {
+    "n_sites": "sites",
+    "sweep": "sweep",
+    "metropolis": "Metropolis",
+    "speedup": "ratio",
+    "sweep_per_flip": "sweep / flip",
+    "typewriter_per_flip": "typewriter / flip",
+    "metropolis_per_flip": "Metropolis / flip",
+    "throughput": "flips per refresh",
+    "frozen": "frozen %",
+    "mismatch": "mismatch %",
+    "compile": "compile / s",
+}
 
 
 class Row(NamedTuple):
-    """Microseconds per proposal and per accepted flip, and seconds to compile the sweep."""
+    """Microseconds per proposal and per accepted flip, what the typewriter says of itself, and
+    seconds to compile the sweep."""
 
     n_sites: int
     sweep: float
     metropolis: float
     speedup: float
     sweep_per_flip: float
+    typewriter_per_flip: float
     metropolis_per_flip: float
+    throughput: float
+    frozen: float
+    mismatch: float
     compile: float
 
 
-def measure(n_sites: int, *, mixer: str, periodic: bool, chains: int, correlated: bool) -> Row:
-    """One size: 16 features, depth 2, kernel 3, 8 outputs, float32, single flips."""
+class Subject(NamedTuple):
+    """A network, and configurations to start from."""
+
+    hamiltonian: Hamiltonian
+    model: Network
+    spins: jax.Array
+
+
+def random_subject(
+    n_sites: int, *, mixer: str, periodic: bool, chains: int, correlated: bool
+) -> Subject:
+    """16 features, depth 2, kernel 3, 8 outputs, float32, single flips."""
     hamiltonian = Ising(n_sites, longitudinal=0.1, periodic=periodic)  # no global flips
     model = DysonNet(
         n_sites, mixer=mixer, periodic=periodic, dtype=jnp.float32, key=jax.random.key(0)  # pyright: ignore[reportArgumentType]
@@ -36,19 +74,53 @@ def measure(n_sites: int, *, mixer: str, periodic: bool, chains: int, correlated
     if correlated:  # log psi of random configurations spreads by sqrt(n_sites) / 4
         weight = model.head.weight * (2.5 * n_sites**0.5)
         model = eqx.tree_at(lambda m: m.head.weight, model, weight)
+    return Subject(hamiltonian, model, random_spins(jax.random.key(1), (chains, n_sites)))
 
-    def timed(sampler: Sampler) -> tuple[float, float, float]:
+
+def trained_subject(directory: Path, chains: int) -> Subject:
+    """The network in a run directory, from the configurations where its training stopped."""
+    run = RunDirectory.open(directory)
+    problem = build(run.settings)
+    state = run.load_state(shapes(problem))
+    spins = state.sampler.spins
+    pick = jnp.arange(chains) % spins.shape[0]
+    return Subject(problem.hamiltonian, state.model, spins[pick])
+
+
+def measure(subject: Subject, *, interval: int | None) -> Row:
+    """All samplers on one network, single flips; Metropolis by full forward passes."""
+    hamiltonian, model, spins = subject
+    n_sites, chains = hamiltonian.n_sites, spins.shape[0]
+
+    def timed(sampler: Sampler) -> tuple[float, float, float, SamplerInfo]:
         state = sampler.init(jax.random.key(1), model)
+        state = eqx.tree_at(lambda s: s.spins, state, spins[: sampler.n_chains])
         key = jax.random.key(2)
-        compile_seconds, seconds = compile_and_time(sampler.sample, key, model, state, repeats=3)
-        _, info = eqx.filter_jit(sampler.sample)(key, model, state)
+        compile_seconds, compiled = compiled_in(sampler.sample, key, model, state)
+        for settle_key in jax.random.split(jax.random.key(3), SETTLE):
+            state, _ = compiled(settle_key, model, state)
+        _, info = compiled(key, model, state)
+        seconds = fastest_run(compiled, key, model, state, repeats=3)
         per_proposal = 1e6 * seconds / (n_sites * sampler.n_chains)
-        return compile_seconds, per_proposal, per_proposal / float(jnp.mean(info.acceptance))
+        acceptance = float(jnp.mean(info.acceptance))
+        return compile_seconds, per_proposal, per_proposal / max(acceptance, 1e-9), info
 
-    compile_seconds, sweep, sweep_flip = timed(Sweep(hamiltonian, chains))
-    _, metropolis, metropolis_flip = timed(Metropolis(hamiltonian, 1))
+    compile_seconds, sweep, sweep_flip, _ = timed(Sweep(hamiltonian, chains, chains_at_once=chains))
+    typewriter = Typewriter(hamiltonian, chains, interval=interval, chains_at_once=chains)
+    _, _, typewriter_flip, info = timed(typewriter)
+    assert isinstance(info, TypewriterInfo)
+    _, metropolis, metropolis_flip, _ = timed(Metropolis(hamiltonian, 1, moves=Flips(n_sites)))
     return Row(
-        n_sites, sweep, metropolis, metropolis / sweep, sweep_flip, metropolis_flip,
+        n_sites,
+        sweep,
+        metropolis,
+        metropolis / sweep,
+        sweep_flip,
+        typewriter_flip,
+        metropolis_flip,
+        float(jnp.mean(info.throughput)),
+        100 * float(jnp.mean(info.frozen)),
+        100 * float(jnp.mean(info.mismatch)),
         compile_seconds,
     )
 
@@ -59,27 +131,36 @@ def command(
     ),
     mixer: Annotated[str, typer.Option(help="s4d or real.")] = "s4d",
     periodic: Annotated[bool, typer.Option("--periodic/--open", help="Ring or chain.")] = True,
-    chains: Annotated[int, typer.Option(min=1, help="Chains of the sweep.")] = 8,
+    chains: Annotated[int, typer.Option(min=1, help="Chains of sweep and typewriter.")] = 8,
+    interval: Annotated[
+        int | None, typer.Option(min=1, help="Sites per interval of the typewriter.")
+    ] = None,
     correlated: Annotated[bool, typer.Option(help="A network with large ratios.")] = False,
+    run: Annotated[
+        list[Path] | None, typer.Option(help="Trained networks, by run directory, not random.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> int:
-    """Sampling on one core, float32: exact sweep, and Metropolis by full forward passes."""
+    """Sampling on one core, float32: exact sweep, screened typewriter, Metropolis."""
     numbers = checked_sizes(sizes, mixer)
     use_one_core()
-    table = Table(title="Microseconds per proposal, one core, float32")
-    for heading in ("sites", "sweep", "Metropolis", "ratio", "sweep / accepted flip",
-                    "Metropolis / accepted flip", "compile / s"):
+    table = Table(title="Microseconds per proposal and per accepted flip, one core, float32")
+    for heading in HEADINGS.values():
         table.add_column(heading, justify="right")
     rows = []
     console = Console(stderr=True)
     with console.status("measuring") as status:
-        for n_sites in numbers:
-            status.update(f"measuring {n_sites} sites")
-            row = measure(
-                n_sites, mixer=mixer, periodic=periodic, chains=chains, correlated=correlated
-            )
+        for item in run or numbers:
+            status.update(f"measuring {item}" + ("" if run else " sites"))
+            if isinstance(item, Path):
+                subject = trained_subject(item, chains)
+            else:
+                subject = random_subject(
+                    item, mixer=mixer, periodic=periodic, chains=chains, correlated=correlated
+                )
+            row = measure(subject, interval=interval)
             rows.append(row._asdict())
-            table.add_row(str(n_sites), *(f"{value:.1f}" for value in row[1:]))
+            table.add_row(str(row.n_sites), *(f"{value:.2f}" for value in row[1:]))
     if as_json:
         print(json.dumps(rows))
     else:

@@ -22,13 +22,23 @@ def compile_and_time(
     function: Callable, *arguments: Any, repeats: int = 5
 ) -> tuple[float, float]:
     """Seconds to compile ``function`` for the arguments, and the fastest run of it."""
+    compile_seconds, compiled = compiled_in(function, *arguments)
+    return compile_seconds, fastest_run(compiled, *arguments, repeats=repeats)
+
+
+def compiled_in(function: Callable, *arguments: Any) -> tuple[float, Callable]:
+    """Seconds to compile ``function`` for the arguments, and the program."""
     start = time.perf_counter()
     compiled = eqx.filter_jit(function).lower(*arguments).compile()
-    compile_seconds = time.perf_counter() - start
+    return time.perf_counter() - start, compiled
+
+
+def fastest_run(compiled: Callable, *arguments: Any, repeats: int = 5) -> float:
+    """Seconds of the fastest of several runs, after one more."""
     jax.block_until_ready(compiled(*arguments))
     fastest = float("inf")
     for _ in range(repeats):
         start = time.perf_counter()
         jax.block_until_ready(compiled(*arguments))
         fastest = min(fastest, time.perf_counter() - start)
-    return compile_seconds, fastest
+    return fastest

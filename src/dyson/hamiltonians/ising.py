@@ -34,6 +34,8 @@ class Ising(Hamiltonian):
     """
 
     flips_each_site: ClassVar[bool] = True
+    conserves_magnetisation: ClassVar[bool] = False
+    reach: ClassVar[int] = 0
 
     couplings: Float[Array, " n"]
     """The coefficient of σᶻ_i σᶻ_j by distance |i-j|; entry 0 is zero."""

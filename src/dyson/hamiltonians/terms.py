@@ -26,6 +26,11 @@ class Hamiltonian(eqx.Module):
     """Whether `connected` lists the flip of every single site, in order of the sites: all ratios of
     a row then come from one reference (`LocalUpdates.single_flips`)."""
 
+    conserves_magnetisation: eqx.AbstractClassVar[bool]
+    """Whether H commutes with the sum of all σᶻ: samplers then stay in one sector."""
+    reach: eqx.AbstractClassVar[int]
+    """The largest distance between two of the sites in which connected configurations differ."""
+
     @abc.abstractmethod
     def diagonal(self, spins: Int8[Array, " n"]) -> Float[Array, ""]:
         """H_σσ."""

@@ -1,6 +1,8 @@
 """The protocol of all samplers: ``init`` and ``sample``, state in, state out."""
 
 import abc
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -43,12 +45,6 @@ class Sampler(eqx.Module):
             )
         return SamplerState(random_spins(key, (self.n_chains, self.n_sites)))
 
-    @abc.abstractmethod
-    def advance(
-        self, key: jax.Array, model: Network, spins: Int8[Array, " n_sites"]
-    ) -> tuple[Int8[Array, " n_sites"], Float[Array, ""]]:
-        """One chain from one sample to the next; also the fraction of accepted moves."""
-
     def sample(
         self, key: jax.Array, model: Network, state: SamplerState
     ) -> tuple[SamplerState, SamplerInfo]:
@@ -56,13 +52,35 @@ class Sampler(eqx.Module):
         keys = jax.random.split(key, state.spins.shape[0])
         return self.sample_chains(keys, model, state)
 
+    @abc.abstractmethod
     def sample_chains(
         self, keys: jax.Array, model: Network, state: SamplerState
     ) -> tuple[SamplerState, SamplerInfo]:
-        """As :meth:`sample`, with the key of each chain: what runs on one of several devices."""
-        advance = jax.vmap(self.advance, in_axes=(0, None, 0))
-        spins, acceptance = advance(keys, model, state.spins)
-        return SamplerState(spins), SamplerInfo(acceptance)
+        """As :meth:`sample`, with the key of each chain: what runs on one of several devices.
+
+        Every array of the state and of the info has a leading axis of chains.
+        """
+
+
+def in_groups(
+    function: Callable[[jax.Array, Any], Any],
+    keys: jax.Array,
+    state: SamplerState,
+    size: int,
+) -> Any:
+    """``function(keys, state)`` for at most ``size`` chains at a time, in bounded memory.
+
+    Even groups, as large as allowed, share one program; the last chain fills the last group up.
+    """
+    n_chains = keys.shape[0]
+    groups = -(-n_chains // size)
+    if groups == 1:
+        return function(keys, state)
+    each = -(-n_chains // groups)
+    pick = jnp.minimum(jnp.arange(groups * each), n_chains - 1).reshape(groups, each)
+    batches = jax.tree.map(lambda x: x[pick], (keys, state))
+    results = jax.lax.map(lambda batch: function(*batch), batches)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:n_chains], results)
 
 
 def global_flip(

@@ -1,31 +1,32 @@
-"""Metropolis sampling with flips of single spins, of runs of them and, by symmetry, of all."""
+"""Metropolis sampling with moves of any kind."""
 
-import math
 from typing import Any, final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Int8
+from jaxtyping import Array, Float, Int8
 
 from dyson.hamiltonians import Hamiltonian
 from dyson.networks import Network
-from dyson.samplers.base import Sampler, global_flip, log_uniforms
+from dyson.samplers.base import Sampler, SamplerInfo, SamplerState, global_flip, log_uniforms
+from dyson.samplers.moves import Moves, default_moves
+from dyson.spins import spins_in_sector
 from dyson.updates import LocalUpdates, Recompute
 
 
 @final
 class Metropolis(Sampler):
-    """``sweeps * n_sites`` proposals between two samples, half of them flips of single spins.
+    """``sweeps * n_sites`` proposals between two samples.
 
-    The other half flip a run of neighbouring spins whose length is log-uniform up to half the
-    chain: both ends of the run gain or lose a domain wall, so walls hop over any distance.  Single
-    flips move them by one site, and near a critical point a sample then takes of the order of
-    n_sites^2 sweeps to forget the one before.  Updates that know local moves alone
-    (``takes_any_flips`` is false) make do with single flips.
+    What is proposed is the choice of ``moves`` (:mod:`dyson.samplers.moves`).  By default they
+    follow the Hamiltonian: exchanges of nearest and next-nearest neighbours where it conserves the
+    magnetisation, so that the chains stay in one sector; otherwise flips of single spins and of
+    runs of them, so that domain walls hop.
 
-    One more proposal per sample flips all spins when the Hamiltonian commutes with that: local
-    flips would take exponentially long to cross between the two magnetisations.
+    One more proposal per sample flips all spins when the Hamiltonian commutes with that and the
+    sector allows it: local moves would take exponentially long to cross between the two
+    magnetisations.
 
     Every proposal is its own inverse and is drawn without looking at the spins, so the ratio of
     amplitudes alone decides.
@@ -35,16 +36,20 @@ class Metropolis(Sampler):
       n_chains: independent chains.   sweeps: sweeps between samples.
       updates: how ratios are computed.  The default, the full forward pass, is the cheaper one as
         long as accepted moves rebuild the cache of a reference.
+      moves: what is proposed, if not the default.
+      magnetisation: sum of the spins at the start, which conserving moves keep.  The default is
+        the smallest, 0 or 1.
 
     Cost per proposal: one ``propose`` and one ``commit`` of ``updates``.
     """
 
     n_sites: int = eqx.field(static=True)
     n_chains: int = eqx.field(static=True)
-    periodic: bool = eqx.field(static=True)
     sweeps: int = eqx.field(static=True)
+    magnetisation: int | None = eqx.field(static=True)
     global_flips: bool = eqx.field(static=True)
     updates: LocalUpdates
+    moves: Moves
 
     def __init__(
         self,
@@ -53,59 +58,88 @@ class Metropolis(Sampler):
         *,
         sweeps: int = 1,
         updates: LocalUpdates | None = None,
+        moves: Moves | None = None,
+        magnetisation: int | None = None,
     ):
         for name, value in {"n_chains": n_chains, "sweeps": sweeps}.items():
             if value < 1:
                 raise ValueError(f"Metropolis: expected {name} >= 1, got {value}")
+        updates = Recompute() if updates is None else updates
+        if moves is None:
+            moves = default_moves(hamiltonian, any_flips=updates.takes_any_flips)
+        if moves.n_sites != hamiltonian.n_sites:
+            raise ValueError(
+                f"Metropolis: the Hamiltonian has {hamiltonian.n_sites} sites, "
+                f"the moves {moves.n_sites}"
+            )
+        span = getattr(updates, "span", 1)
+        if not updates.takes_any_flips and moves.reach >= span:
+            raise ValueError(
+                f"Metropolis: the moves flip sites up to {moves.reach} apart, more than "
+                f"{type(updates).__name__} with span {span} is built for; write "
+                f"{type(updates).__name__}(span={moves.reach + 1}) or use dyson.Recompute()"
+            )
         self.n_sites = hamiltonian.n_sites
         self.n_chains = n_chains
-        self.periodic = hamiltonian.periodic
         self.sweeps = sweeps
-        self.global_flips = hamiltonian.spin_flip_symmetric
-        self.updates = Recompute() if updates is None else updates
+        self.updates = updates
+        self.moves = moves
+        self.magnetisation = _sector(moves, magnetisation)
+        self.global_flips = hamiltonian.spin_flip_symmetric and not self.magnetisation
 
-    def advance(
+    def init(self, key: jax.Array, model: Network) -> SamplerState:
+        """Independent fair spins; where the moves conserve the magnetisation, given that."""
+        state = super().init(key, model)
+        magnetisation = self.magnetisation
+        if magnetisation is None:
+            return state
+        keys = jax.random.split(key, self.n_chains)
+        draw = lambda k: spins_in_sector(k, self.n_sites, magnetisation)  # noqa: E731
+        return SamplerState(jax.vmap(draw)(keys))
+
+    def sample_chains(
+        self, keys: jax.Array, model: Network, state: SamplerState
+    ) -> tuple[SamplerState, SamplerInfo]:
+        chains = jax.vmap(self._advance, in_axes=(0, None, 0))
+        spins, acceptance = chains(keys, model, state.spins)
+        return SamplerState(spins), SamplerInfo(acceptance)
+
+    def _advance(
         self, key: jax.Array, model: Network, spins: Int8[Array, " n_sites"]
     ) -> tuple[Int8[Array, " n_sites"], Float[Array, ""]]:
+        """One chain from one sample to the next; also the fraction of moves that were made."""
         move_key, uniform_key, global_key = jax.random.split(key, 3)
         n_proposals = self.sweeps * self.n_sites
-        starts, lengths = self._runs(move_key, n_proposals)
+        moves = self.moves.draw(move_key, n_proposals)
         uniforms = log_uniforms(uniform_key, n_proposals)
         if self.global_flips:
             spins = global_flip(global_key, model, spins)
 
-        def propose(cache: Any, move: tuple[Array, Array, Array]) -> tuple[Any, Array]:
-            start, length, log_uniform = move
-            proposal = self.updates.propose(model, cache, self._sites(start, length))
+        def propose(cache: Any, step: tuple[Any, Array]) -> tuple[Any, Array]:
+            move, log_uniform = step
+            sites = self.moves.sites(move, self.updates.spins(cache))
+            proposal = self.updates.propose(model, cache, sites)
             accept = log_uniform < 2 * jnp.real(proposal.log_ratio).astype(log_uniform.dtype)
+            accept &= jnp.any(sites >= 0)  # a move that changes nothing does not count
             moved = self.updates.commit(model, cache, proposal)
             return jax.tree.map(lambda new, old: jnp.where(accept, new, old), moved, cache), accept
 
-        cache, accepted = jax.lax.scan(
-            propose, self.updates.init(model, spins), (starts, lengths, uniforms)
-        )
+        cache, accepted = jax.lax.scan(propose, self.updates.init(model, spins), (moves, uniforms))
         return self.updates.spins(cache), jnp.mean(accepted)
 
-    @property
-    def longest_run(self) -> int:
-        """Flipping more than half of a ring is, up to a global flip, flipping the rest."""
-        return max(1, self.n_sites // 2) if self.updates.takes_any_flips else 1
 
-    def _runs(self, key: jax.Array, n: int) -> tuple[Int[Array, " n"], Int[Array, " n"]]:
-        """First sites and lengths of ``n`` runs."""
-        start_key, kind_key, length_key = jax.random.split(key, 3)
-        starts = jax.random.randint(start_key, (n,), 0, self.n_sites, jnp.int32)
-        log_length = jax.random.uniform(length_key, (n,)) * math.log(self.longest_run + 1)
-        long = jnp.clip(jnp.exp(log_length).astype(jnp.int32), 1, self.longest_run)
-        return starts, jnp.where(jax.random.bernoulli(kind_key, shape=(n,)), long, 1)
-
-    def _sites(self, start: Int[Array, ""], length: Int[Array, ""]) -> Int[Array, " longest"]:
-        """The sites of a run, padded with -1; an open chain cuts it off at the last site."""
-        steps = jnp.arange(self.longest_run, dtype=jnp.int32)
-        sites, inside = start + steps, steps < length
-        if self.periodic:
-            sites = sites % self.n_sites
-        else:
-            inside &= sites < self.n_sites
-        return jnp.where(inside, sites, -1)
-
+def _sector(moves: Moves, magnetisation: int | None) -> int | None:
+    n_sites = moves.n_sites
+    if not moves.conserves_magnetisation:
+        if magnetisation is not None:
+            raise ValueError(
+                f"Metropolis: magnetisation={magnetisation} needs moves that conserve it; "
+                "write moves=Exchanges(n_sites, periodic)"
+            )
+        return None
+    magnetisation = n_sites % 2 if magnetisation is None else magnetisation
+    if abs(magnetisation) > n_sites or (n_sites - magnetisation) % 2:
+        raise ValueError(
+            f"Metropolis: no configuration of {n_sites} spins has magnetisation {magnetisation}"
+        )
+    return magnetisation

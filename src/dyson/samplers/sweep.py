@@ -10,7 +10,14 @@ from jaxtyping import Array, Bool, Float, Inexact, Int, Int8
 from dyson import environments as env
 from dyson.hamiltonians import Hamiltonian
 from dyson.networks import DysonNet, Network, SpinFlip
-from dyson.samplers.base import Sampler, SamplerInfo, SamplerState, global_flip, log_uniforms
+from dyson.samplers.base import (
+    Sampler,
+    SamplerInfo,
+    SamplerState,
+    global_flip,
+    in_groups,
+    log_uniforms,
+)
 from dyson.spins import flip
 
 # Tokens whose environments are in memory at a time: at depth 2, with complex poles and eight
@@ -31,7 +38,8 @@ class Sweep(Sampler):
     that start, whose windows would wrap around it, are left out of this sweep.  Networks of another
     kind, and rings smaller than the window, are swept with full forward passes.
 
-    One more proposal per sample flips all spins when the Hamiltonian commutes with that.
+    One more proposal per sample flips all spins when the Hamiltonian commutes with that.  Single
+    flips sample every magnetisation, also where the Hamiltonian conserves it.
 
     Arguments:
       hamiltonian: gives the number of sites and the symmetry.
@@ -64,26 +72,11 @@ class Sweep(Sampler):
         self.chains_at_once = chains_at_once
         self.global_flips = hamiltonian.spin_flip_symmetric
 
-    def advance(
-        self, key: jax.Array, model: Network, spins: Int8[Array, " n_sites"]
-    ) -> tuple[Int8[Array, " n_sites"], Float[Array, ""]]:
-        state, info = self.sample_chains(key[None], model, SamplerState(spins[None]))
-        return state.spins[0], info.acceptance[0]
-
     def sample_chains(
         self, keys: jax.Array, model: Network, state: SamplerState
     ) -> tuple[SamplerState, SamplerInfo]:
-        n_chains = state.spins.shape[0]
-        if n_chains <= self.chains_at_once:
-            return self._together(keys, model, state.spins)
-        groups, rest = divmod(n_chains, self.chains_at_once)
-        if rest:  # even groups, as large as allowed, compile once; the last chains are repeated
-            groups += 1
-        size = -(-n_chains // groups)
-        pick = jnp.minimum(jnp.arange(groups * size), n_chains - 1).reshape(groups, size)
-        together = lambda group: self._together(group[0], model, group[1])  # noqa: E731
-        results = jax.lax.map(together, (keys[pick], state.spins[pick]))
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:n_chains], results)
+        together = lambda keys, state: self._together(keys, model, state.spins)  # noqa: E731
+        return in_groups(together, keys, state, self.chains_at_once)
 
     def _together(
         self, keys: jax.Array, model: Network, spins: Int8[Array, "chains n_sites"]
