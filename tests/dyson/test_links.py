@@ -81,9 +81,16 @@ def test_every_pair_of_layers(n_sites, options):
         np.testing.assert_allclose(np.array(band), reference, atol=1e-12 * scale, rtol=0)
 
 
-@pytest.mark.parametrize("mixer, modes", [("s4d", 1), ("s4d", 2), ("real", 2)])
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("periodic", [True, False])
-@pytest.mark.parametrize("n", [1, 2, 5, 20, 21, 22, 32, 37, 48, 67])
+@pytest.mark.parametrize(
+    "n, mixer, modes",
+    [
+        # no chunk, the smallest ring with two, full and incomplete last chunks
+        *((n, "s4d", 1) for n in (1, 5, 20, 21, 32, 37)),
+        *((n, mixer, 2) for mixer in ("s4d", "real") for n in (22, 67)),
+    ],
+)
 def test_neighbouring_layers(n, periodic, mixer, modes):
     model = random_network(
         n, features=2, depth=2, periodic=periodic, mixer=mixer, modes=modes
@@ -98,3 +105,30 @@ def test_neighbouring_layers(n, periodic, mixer, modes):
     scale = np.abs(expected).max()
     reference = band_of(expected, width, periodic)
     np.testing.assert_allclose(np.array(links), reference, atol=1e-13 * scale, rtol=0)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("mixer", ["s4d", "real"])
+def test_neighbouring_layers_with_awkward_poles(mixer):
+    """Waves that do not decay, that decay at once, and equal ones in both blocks."""
+    model = random_network(37, features=3, depth=2, mixer=mixer, modes=1)
+    field = "raw_poles" if mixer == "real" else "log_decay"
+    values = [0.0, 4.5, -4.5] if mixer == "real" else [-30.0, 4.0, 0.0]
+    poles = jnp.asarray(values)[:, None]
+    for block, turned in ((0, poles), (1, jnp.roll(poles, 1, axis=0))):
+        where = lambda m: getattr(m.blocks[block].mixer, field)  # noqa: B023, E731
+        model = eqx.tree_at(where, model, turned)
+    if mixer == "s4d":  # the same oscillation, so that the ratio of two poles is one
+        for block in (0, 1):
+            where = lambda m: m.blocks[block].mixer.wave  # noqa: B023, E731
+            model = eqx.tree_at(where, model, jnp.full((3, 1), 0.3))
+    gates = random_gates(model)
+    chain = Chain(37, True)
+    first, second = model.blocks
+    tables = eqx.filter_jit(link_tables)(first, second, chain, 2)
+    links = eqx.filter_jit(neighbour_links)(tables, first, second, gates[0])
+    expected = dense_links(model, gates)[1, 0]
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(
+        np.array(links), band_of(expected, 2, True), atol=1e-12 * scale, rtol=0
+    )

@@ -2,13 +2,15 @@
 
 For channels a of the second block and b of the first, a diagonal of the link is a convolution
 
-    Lambda_ab(i, i + d) = sum_k G2_a(i - k) G1_b(i + d - k) M_ab(k),    M(k) = W~2 diag(D0(k)) W_out.
+    Lambda_ab(i, i + d) = sum_k G2_a(i - k) G1_b(i + d - k) M_ab(k),
+    M(k) = W~2 diag(D0(k)) W_out.
 
 Tokens are taken in chunks.  What lies within a halo of ``bandwidth`` around a chunk enters with the
 kernels themselves.  What lies further enters through the waves that arrive at the chunk, because
 a product of two exponentials is one: from either side the wave of pole lambda2 lambda1, and on a
 ring also what has gone round between the two blocks, lambda2^r lambda1^(n-r), a wave whose pole is
-the ratio of the two poles, the smaller over the larger.  No power that occurs exceeds one in modulus.
+the ratio of the two poles, the smaller over the larger.  No power that occurs exceeds one in
+modulus.
 
 The waves hop from chunk to chunk; all else is a matrix product per pair of channels, with a matrix
 that depends on the mixers alone: ``link_tables``, made once for all configurations.
@@ -70,8 +72,7 @@ class LinkTables(eqx.Module):
 
 def link_tables(first: Block, second: Block, chain: Chain, bandwidth: int) -> LinkTables:
     """O(features^2 * bandwidth * CHUNK^2), without any configuration."""
-    n, width = chain.n_tokens, CHUNK + 2 * bandwidth
-    offsets = range(-bandwidth, bandwidth + 1)
+    n, width, offsets = chain.n_tokens, CHUNK + 2 * bandwidth, range(-bandwidth, bandwidth + 1)
     if n <= width or CHUNK < 2 * bandwidth:
         lags = jnp.arange(n) - jnp.arange(n)[:, None]  # [window, token]
         kernels = [_kernel_product(first, second, lags, d, chain) for d in offsets]
@@ -103,7 +104,8 @@ def neighbour_links(tables: LinkTables, first: Block, second: Block, gates: Stre
     """
     chain, n = tables.chain, tables.chain.n_tokens
     medium = jnp.einsum("ac,ct,cb->abt", second.mix_scattered, gates, first.mix_out)
-    inputs = medium[:, :, None] if tables.hops is None else _inputs(tables, medium)
+    hops = tables.hops
+    inputs = medium[:, :, None] if hops is None else _inputs(tables, hops, medium)
     bands = []
     for d, response in enumerate(tables.response, -tables.bandwidth):
         band = jnp.einsum("abcw,abwt->abct", inputs, response)
@@ -115,7 +117,7 @@ def neighbour_links(tables: LinkTables, first: Block, second: Block, gates: Stre
     return tuple(bands)
 
 
-def _inputs(tables: LinkTables, medium: Array) -> Array:
+def _inputs(tables: LinkTables, hops: Hops, medium: Array) -> Array:
     """Windows of the chunks and the waves that arrive there: (a, b, chunks, inputs)."""
     n, halo = tables.chain.n_tokens, tables.bandwidth
     chunks = -(-n // CHUNK)
@@ -130,7 +132,7 @@ def _inputs(tables: LinkTables, medium: Array) -> Array:
     inside = (jnp.arange(CHUNK * chunks) < n).reshape(chunks, CHUNK)
     shifted = padded[..., 2 * halo : 2 * halo + CHUNK * chunks].reshape(split[:, :, 1:].shape)
     left, right = _arriving(
-        tables.hops, jnp.where(inside, split[:, :, :-1], 0), jnp.where(inside, shifted, 0)
+        hops, jnp.where(inside, split[:, :, :-1], 0), jnp.where(inside, shifted, 0)
     )
     return jnp.concatenate([near, *_parts(left), *_parts(right)], axis=-1)
 
@@ -274,7 +276,7 @@ def _acting(action: Array) -> list[Array]:
 
 
 def _sums(values: Array, table: Array) -> Array:
-    """``sum_t values[a, b, c, t] table[a, b, t, f]`` as one real product, also for complex waves."""
+    """``sum_t values[a, b, c, t] table[a, b, t, f]``, one real product also for complex waves."""
     waves = table.shape[-1]
     sums = jnp.einsum("abct,abtf->abcf", values, jnp.concatenate(_parts(table), axis=-1))
     if not jnp.iscomplexobj(table):

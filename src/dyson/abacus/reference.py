@@ -94,7 +94,8 @@ def link_tensors(
 ) -> dict[tuple[int, int], Band]:
     """The links of all pairs of blocks."""
     if tables is not None:
-        return {(1, 0): neighbour_links(tables, *model.blocks, gates[0])}
+        first, second = model.blocks
+        return {(1, 0): neighbour_links(tables, first, second, gates[0])}
     widths = link_bandwidths(model, span)
     return links_by_waves(model.blocks, gates, widths, periodic=model.periodic) if widths else {}
 

@@ -100,12 +100,17 @@ class Metropolis(Sampler):
     def sample_chains(
         self, keys: jax.Array, model: Network, state: SamplerState
     ) -> tuple[SamplerState, SamplerInfo]:
-        chains = jax.vmap(self._advance, in_axes=(0, None, 0))
-        spins, acceptance = chains(keys, model, state.spins)
+        updates = self.updates.bind(model)
+        advance = lambda key, spins: self._advance(key, model, spins, updates)  # noqa: E731
+        spins, acceptance = jax.vmap(advance)(keys, state.spins)
         return SamplerState(spins), SamplerInfo(acceptance)
 
     def _advance(
-        self, key: jax.Array, model: Network, spins: Int8[Array, " n_sites"]
+        self,
+        key: jax.Array,
+        model: Network,
+        spins: Int8[Array, " n_sites"],
+        updates: LocalUpdates,
     ) -> tuple[Int8[Array, " n_sites"], Float[Array, ""]]:
         """One chain from one sample to the next; also the fraction of moves that were made."""
         move_key, uniform_key, global_key = jax.random.split(key, 3)
@@ -117,15 +122,15 @@ class Metropolis(Sampler):
 
         def propose(cache: Any, step: tuple[Any, Array]) -> tuple[Any, Array]:
             move, log_uniform = step
-            sites = self.moves.sites(move, self.updates.spins(cache))
-            proposal = self.updates.propose(model, cache, sites)
+            sites = self.moves.sites(move, updates.spins(cache))
+            proposal = updates.propose(model, cache, sites)
             accept = log_uniform < 2 * jnp.real(proposal.log_ratio).astype(log_uniform.dtype)
             accept &= jnp.any(sites >= 0)  # a move that changes nothing does not count
-            moved = self.updates.commit(model, cache, proposal)
+            moved = updates.commit(model, cache, proposal)
             return jax.tree.map(lambda new, old: jnp.where(accept, new, old), moved, cache), accept
 
-        cache, accepted = jax.lax.scan(propose, self.updates.init(model, spins), (moves, uniforms))
-        return self.updates.spins(cache), jnp.mean(accepted)
+        cache, accepted = jax.lax.scan(propose, updates.init(model, spins), (moves, uniforms))
+        return updates.spins(cache), jnp.mean(accepted)
 
 
 def _sector(moves: Moves, magnetisation: int | None) -> int | None:

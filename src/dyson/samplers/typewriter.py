@@ -175,12 +175,17 @@ class Typewriter(Sampler):
                 f"Typewriter: expected a TypewriterState, got {type(state).__name__}; "
                 "write state = sampler.init(key, model)"
             )
-        chains = jax.vmap(self._advance, in_axes=(0, None, 0))
-        together = lambda keys, state: chains(keys, model, state)  # noqa: E731
+        updates = Abacus().bind(model)
+        advance = lambda key, state: self._advance(key, model, state, updates)  # noqa: E731
+        together = jax.vmap(advance)
         return in_groups(together, keys, state, self.chains_at_once)
 
     def _advance(
-        self, key: jax.Array, model: DysonNet | SpinFlip, state: TypewriterState
+        self,
+        key: jax.Array,
+        model: DysonNet | SpinFlip,
+        state: TypewriterState,
+        updates: Abacus,
     ) -> tuple[TypewriterState, TypewriterInfo]:
         """One chain from one sample to the next."""
         global_key, key = jax.random.split(key)
@@ -191,7 +196,7 @@ class Typewriter(Sampler):
         )
         end = jax.lax.while_loop(
             lambda progress: progress.index < self.passes,
-            lambda progress: self._refresh(key, model, progress),
+            lambda progress: self._refresh(key, model, progress, updates),
             start,
         )
         proposals = self.passes * self.candidates
@@ -207,14 +212,13 @@ class Typewriter(Sampler):
         return TypewriterState(end.spins, end.errors), info
 
     def _refresh(
-        self, key: jax.Array, model: DysonNet | SpinFlip, progress: Progress
+        self, key: jax.Array, model: DysonNet | SpinFlip, progress: Progress, updates: Abacus
     ) -> Progress:
         """Build a reference and follow the pass with it, to its end or to where it freezes.
 
         A step that froze comes first: no flip was accepted since, so it is decided exactly, and
         shows the error of the acceptance that was not trusted.
         """
-        updates = Abacus()
         plan = self._plan(key, progress.index)
         cache = updates.init(model, progress.spins)
         changes = jax.vmap(lambda site: updates.theta_change(model, cache, site[None]))(plan.sites)
