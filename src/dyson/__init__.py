@@ -13,6 +13,7 @@ from dyson.mixers import S4D, Mixer, RealPoles
 from dyson.networks import DysonNet, SpinFlip
 from dyson.optimisers import minsr, spring, sr
 from dyson.samplers import Metropolis, Sampler, Sweep, Typewriter
+from dyson.series import flip_response, poles, propagators, series
 from dyson.updates import LocalUpdates, Proposal, Recompute
 from dyson.vmc import VMC, NonFiniteError, VMCInfo, VMCState
 
@@ -39,9 +40,13 @@ __all__ = [
     "VMCState",
     "checkpoint",
     "exact",
+    "flip_response",
     "local_energies",
     "log_derivatives",
     "minsr",
+    "poles",
+    "propagators",
+    "series",
     "spring",
     "sr",
     "statistics",
