@@ -109,11 +109,30 @@ def test_the_inverse_is_a_preconditioner():
         assert helped.stats["num_steps"] <= 15
 
 
-def test_a_singular_matrix_is_a_failure():
-    zero = hodlr.SumOfExponentials([0.0], [0.0])
-    operator = hodlr.HODLROperator(hodlr.ExponentialToeplitz(4, zero, zero, 0.0))
-    solution = lx.linear_solve(operator, jnp.ones(4), hodlr.HODLRSolver(), throw=False)
+@pytest.mark.parametrize("gap", [0.0, 1e-15])
+@FORMS
+def test_a_singular_matrix_is_a_failure(form, gap):
+    """Exactly singular, and so nearly that no digit is left: all entries alike but for 1e-15."""
+    flat = hodlr.SumOfExponentials([1.0], [1.0])
+    matrix = hodlr.ExponentialToeplitz(N, flat, flat, 1.0 + gap)
+    if form == "hodlr":
+        matrix = hodlr.from_exponentials(matrix, leaf_size=6)
+    operator, b = hodlr.HODLROperator(matrix), jnp.asarray(np.random.default_rng(0).normal(size=N))
+    solution = lx.linear_solve(operator, b, hodlr.HODLRSolver(), throw=False)
     assert solution.result == lx.RESULTS.singular
+    with pytest.raises(Exception, match="singular"):
+        lx.linear_solve(operator, b, hodlr.HODLRSolver())
+
+
+def test_a_hard_but_solvable_matrix_reports_its_numbers():
+    flat = hodlr.SumOfExponentials([1.0], [1.0])
+    operator = hodlr.HODLROperator(hodlr.ExponentialToeplitz(N, flat, flat, 1.0 + 1e-6))
+    b = jnp.asarray(np.random.default_rng(0).normal(size=N))
+    solution = lx.linear_solve(operator, b, hodlr.HODLRSolver())
+    assert solution.stats["backward_error"] <= 1e-14
+    assert 1e6 < solution.stats["growth"] < 1e8
+    residual = np.linalg.norm(operator.mv(solution.value) - b)
+    assert residual <= 1e-14 * N * np.linalg.norm(solution.value)
 
 
 def test_refused_operators():
