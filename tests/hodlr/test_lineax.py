@@ -129,10 +129,13 @@ def test_a_hard_but_solvable_matrix_reports_its_numbers():
     operator = hodlr.HODLROperator(hodlr.ExponentialToeplitz(N, flat, flat, 1.0 + 1e-6))
     b = jnp.asarray(np.random.default_rng(0).normal(size=N))
     solution = lx.linear_solve(operator, b, hodlr.HODLRSolver())
-    assert solution.stats["backward_error"] <= 1e-14
-    assert 1e6 < solution.stats["growth"] < 1e8
-    residual = np.linalg.norm(operator.mv(solution.value) - b)
-    assert residual <= 1e-14 * N * np.linalg.norm(solution.value)
+    error, growth = solution.stats["backward_error"], solution.stats["growth"]
+    full, x = np.asarray(operator.as_matrix()), np.asarray(solution.value)
+    size = np.linalg.norm(full, 2) * np.linalg.norm(x)
+    np.testing.assert_allclose(growth, size / np.linalg.norm(b), rtol=0.2)
+    assert 1e6 < growth < 1e8
+    exact = np.linalg.norm(full @ x - b) / (size + np.linalg.norm(b))
+    assert error <= 1e-12 and abs(error - exact) <= 0.2 * exact + 1e-15
 
 
 def test_refused_operators():
