@@ -64,8 +64,8 @@ def test_the_rank_of_every_off_diagonal_block_is_the_number_of_modes(n, modes, c
     if periodic and n > 10:
 
         def closer(kernel):
-            size = np.abs(np.asarray(kernel.poles))
-            return SumOfExponentials(kernel.weights, kernel.poles * size ** (7 / n - 1))
+            poles = np.asarray(kernel.poles)
+            return SumOfExponentials(kernel.weights, poles * np.abs(poles) ** (7 / n - 1))
 
         matrix = ExponentialToeplitz(n, closer(matrix.lower), closer(matrix.upper), 2.0, True)
     full, expected = _by_definition(matrix), modes * (2 if periodic else 1)
