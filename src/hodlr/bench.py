@@ -52,15 +52,18 @@ def _lapack_operations(n: int, leaf: int, ranks: tuple[int, ...]) -> float:
 def growth() -> None:
     """Exponents of the growth of operations and times with n."""
     sizes = [2**p for p in range(10, 17, 2)]
-    rows: dict[str, list[tuple[float, float]]] = {"matvec": [], "factorise": [], "product_band": []}
+    names = "matvec", "factorise", "product_band", "ring band"
+    rows: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for n in sizes:
         matrix = _noisy_matrix(n)
         general = jax.jit(lambda m: hodlr.from_exponentials(m).unshared())(matrix)
+        ring = hodlr.ExponentialToeplitz(n, matrix.lower, matrix.upper, matrix.diagonal, True)
         x = jnp.asarray(np.cos(np.arange(n)))
         cases = {
             "matvec": (lambda h, x: h @ x, (general, x)),
             "factorise": (lambda h: hodlr.factorise(h).slogdet(), (general,)),
             "product_band": (lambda m, x: hodlr.product_band(m, x, m, 2), (matrix, x)),
+            "ring band": (lambda m, x: hodlr.product_band(m, x, m, 2), (ring, x)),
         }
         for name, (function, arguments) in cases.items():
             compiled = jax.jit(function).lower(*arguments).compile()

@@ -9,6 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+# Triangles up to this size are inverted without products: larger ones compile slowly that way.
+_WRITTEN_OUT = 8
+
 
 @jax.custom_jvp
 def invert(blocks: Array) -> tuple[Array, Array, Array]:
@@ -23,9 +26,9 @@ def invert(blocks: Array) -> tuple[Array, Array, Array]:
     size = blocks.shape[-1]
     identity = jnp.eye(size, dtype=blocks.dtype)
     below = jnp.tril(lu, -1) + identity
-    triangles = jnp.stack([below, jnp.swapaxes(jnp.triu(lu), -1, -2)])
-    lower, upper = _lower_inverse(triangles)
-    inverse = jnp.swapaxes(upper, -1, -2) @ lower @ identity[permutation]
+    # Backwards U is lower too. Not transposed: products with transposes are slow in XLA.
+    lower, upper = _lower_inverse(jnp.stack([below, lu[..., ::-1, ::-1]]))
+    inverse = upper[..., ::-1, ::-1] @ (lower @ identity[permutation])
     pivots = jnp.diagonal(lu, axis1=-2, axis2=-1)
     moduli = jnp.abs(pivots)
     zero = moduli == 0
@@ -70,9 +73,31 @@ def solve_blocks(blocks: Array, b: Array) -> Array:
     return jax.lax.custom_linear_solve(lambda x: blocks @ x, b, solve, solve_transposed)
 
 
-def _lower_inverse(blocks: Array) -> Array:
-    identity = jnp.eye(blocks.shape[-1], dtype=blocks.dtype)
-    return _substitute(blocks, jnp.broadcast_to(identity, blocks.shape))
+def _lower_inverse(lower: Array) -> Array:
+    """L⁻¹ for lower triangles (…, s, s), what stands above them ignored: by halves, and
+    [L₁, 0; C, L₂]⁻¹ = [L₁⁻¹, 0; -L₂⁻¹ C L₁⁻¹, L₂⁻¹], as stable as substitution. Batched products
+    are what XLA runs fastest; small triangles are written out, row by row, into one loop over all
+    of them."""
+    size = lower.shape[-1]
+    identity = jnp.eye(size, dtype=lower.dtype)
+    if size <= _WRITTEN_OUT:
+        rows: list[Array] = []
+        for i in range(size):
+            row = identity[i]
+            for j, known in enumerate(rows):
+                row = row - lower[..., i, j, None] * known
+            rows.append(row / lower[..., i, i, None])
+        return jnp.stack(rows, axis=-2)
+    half = size // 2
+    first, second = lower[..., :half, :half], lower[..., half:, half:]
+    if size % 2:  # a row and column of the identity make both halves one batch
+        first = jnp.pad(first, [(0, 0)] * (lower.ndim - 2) + [(0, 1), (0, 1)])
+        first = first.at[..., half, half].set(1)
+    first, second = _lower_inverse(jnp.stack([first, second]))
+    first = first[..., :half, :half]
+    coupling = -second @ (lower[..., half:, :half] @ first)
+    above = jnp.concatenate([first, jnp.zeros_like(jnp.swapaxes(coupling, -1, -2))], axis=-1)
+    return jnp.concatenate([above, jnp.concatenate([coupling, second], axis=-1)], axis=-2)
 
 
 def _substitute(lower: Array, b: Array) -> Array:

@@ -9,6 +9,7 @@ from jaxtyping import Array, ArrayLike
 
 from hodlr.exponentials import SumOfExponentials, check_finite, integer_power
 from hodlr.lowrank import (
+    in_turn,
     parts_of_blocks,
     parts_of_products,
     rank_for,
@@ -41,12 +42,13 @@ def from_dense(
     rest = tree.padded - tree.n
     A = jnp.pad(A, ((0, rest), (0, rest)))
     budget = None if tol is None else _budget(tol, float(jnp.linalg.norm(A)), tree.depth)
-    rows, cols = [], []
+    rows, cols, parts = [], [], None
     for level in range(tree.depth):
         s = tree.half(level)
         blocks = A.reshape(2**level, 2, s, 2**level, 2, s)
         node = np.arange(2**level)
         off = jnp.stack([blocks[node, 0, :, node, 1], blocks[node, 1, :, node, 0]], axis=1)
+        (off,) = in_turn(parts, off)
         parts = parts_of_blocks(off)
         if rank is not None:
             keep = min(rank, s)
@@ -141,6 +143,10 @@ def _exponential_leaves(A: ExponentialToeplitz, tree: Tree) -> Array:
 
 # Truncation
 
+# One program each: outside jit, where tol= belongs, their operations would be compiled one by one.
+_parts = jax.jit(parts_of_products)
+_truncate = jax.jit(truncate_products, static_argnums=3)
+
 
 def truncate_levels(
     H: HODLR, rank: int | None, tol: float | None, verb: str
@@ -148,7 +154,9 @@ def truncate_levels(
     """Every level at the given rank, or at the smallest rank for tol·‖H‖; and the squared Frobenius
     error."""
     a = H.unshared()
-    parts = [parts_of_products(u, v[:, ::-1]) for u, v in zip(a.rows, a.cols, strict=True)]
+    parts = []
+    for u, v in zip(a.rows, a.cols, strict=True):
+        parts.append(_parts(*in_turn(parts[-1] if parts else None, u, v[:, ::-1])))
     lost = jnp.zeros((), jnp.finfo(H.dtype).dtype)
     budget = 0.0
     if tol is not None:
@@ -165,7 +173,7 @@ def truncate_levels(
             rows.append(u)
             cols.append(v)
             continue
-        left, right = truncate_products(u, v[:, ::-1], part, keep)
+        left, right = _truncate(u, v[:, ::-1], part, keep)
         rows.append(left)
         cols.append(right[:, ::-1])
         lost = lost + jnp.sum(part.values[..., keep:] ** 2)

@@ -1,7 +1,7 @@
 """Structured matrices as lineax operators, and direct solution as a lineax solver.
 
-    operator = hodlr.HODLROperator(H)                     # or an ExponentialToeplitz, or
-    F.inverse() solution = lineax.linear_solve(operator, b, hodlr.HODLRSolver())
+    operator = hodlr.HODLROperator(H)     # or an ExponentialToeplitz, or F.inverse()
+    solution = lineax.linear_solve(operator, b, hodlr.HODLRSolver())
 
 `hodlr.HODLROperator(F.inverse(), lineax.positive_semidefinite_tag)` is a preconditioner for CG and
 GMRES.
@@ -16,7 +16,7 @@ import lineax as lx
 from jaxtyping import Array, PyTree
 
 from hodlr.algebra import Structured
-from hodlr.direct import factorise
+from hodlr.direct import factorise, measure, trustworthy
 from hodlr.factor import Inverse
 from hodlr.matrix import HODLR
 from hodlr.toeplitz import ExponentialToeplitz
@@ -124,7 +124,9 @@ class HODLRSolver(lx.AbstractLinearSolver):
     """Direct solution of a `HODLROperator` by `hodlr.factorise`, with one step of iterative
     refinement.
 
-    A singular matrix gives a solution that is not finite, which lineax reports as a failure.
+    The result is `singular`, and lineax raises unless `throw=False`, where the solution fails the
+    checks of `hodlr.solve`: a backward error above √eps, or ‖A‖ ‖x‖/‖b‖ > 0.1/eps, or not finite.
+    `stats` holds both numbers as `backward_error` and `growth`.
     """
 
     def init(self, operator: lx.AbstractLinearOperator, options: dict[str, Any]) -> Inverse:
@@ -145,9 +147,11 @@ class HODLRSolver(lx.AbstractLinearSolver):
         x = state.factorisation.solve(
             vector, transpose=state.transposed, conj=state.conjugated, refinements=1
         )
-        singular = ~jnp.all(jnp.isfinite(x))
-        result = lx.RESULTS.where(singular, lx.RESULTS.singular, lx.RESULTS.successful)
-        return x, result, {}
+        matrix = state.factorisation.matrix
+        matrix = matrix.T if state.transposed else matrix
+        info = measure(matrix.conj() if state.conjugated else matrix, x, vector)
+        result = lx.RESULTS.where(trustworthy(x, info), lx.RESULTS.successful, lx.RESULTS.singular)
+        return x, result, info._asdict()
 
     def transpose(self, state: Inverse, options: dict[str, Any]) -> tuple[Inverse, dict[str, Any]]:
         return state.T, options

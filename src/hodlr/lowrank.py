@@ -40,12 +40,23 @@ def parts_of_blocks(blocks: Array) -> SingularParts:
 
 
 def parts_of_products(rows: Array, cols: Array) -> SingularParts:
-    """Of blocks rows · colsᵀ, with rows (…, s, r) and cols (…, s', r); O(s r²) each. Constant under
+    """Of blocks rows · colsᵀ, with rows and cols (…, s, r); O(s r²) each. Constant under
     differentiation."""
-    q_rows, r_rows = jnp.linalg.qr(jax.lax.stop_gradient(rows))
-    q_cols, r_cols = jnp.linalg.qr(jax.lax.stop_gradient(cols))
+    # One batch: of two side by side, jaxlib 0.10.2 may never return (see `in_turn`).
+    (q_rows, q_cols), (r_rows, r_cols) = jnp.linalg.qr(
+        jax.lax.stop_gradient(jnp.stack([rows, cols]))
+    )
     left, values, right = jnp.linalg.svd(r_rows @ jnp.swapaxes(r_cols, -1, -2), full_matrices=False)
     return SingularParts(q_rows @ left, values, jnp.conj(q_cols) @ adjoint(right))
+
+
+def in_turn(before: SingularParts | None, *arrays: Array) -> tuple[Array, ...]:
+    """The arrays, to be had only after `before`. Batched LAPACK calls that do not depend on one
+    another run side by side on the CPU and wait there for each other's threads: with few cores
+    those of jaxlib 0.10.2 may never return."""
+    if before is None:
+        return arrays
+    return jax.lax.optimization_barrier((before.values, *arrays))[1:]
 
 
 def truncate_blocks(blocks: Array, parts: SingularParts, rank: int) -> tuple[Array, Array]:

@@ -6,28 +6,39 @@ Both see only part of the matrix, so they measure what they missed and say so: t
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import lineax
+import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from hodlr.blocks import solve_blocks
-from hodlr.build import check_rank_or_tol, truncate_levels
+from hodlr.build import check_rank_or_tol
+from hodlr.cross import (
+    Crosses,
+    Entries,
+    block_starts,
+    find_crosses,
+    interpolate,
+    masked_entries,
+    pick,
+)
 from hodlr.exponentials import check_finite
-from hodlr.lowrank import parts_of_products, truncate_products
+from hodlr.lowrank import parts_of_products, rank_for, require_concrete, truncate_products
 from hodlr.matrix import HODLR
 from hodlr.tree import Tree
 
+# Random entries of every block among which a search for crosses starts.
+_PROBES = 64
+
 
 class BuildInfo(NamedTuple):
-    """What a sampled construction measured.
+    """What a sampled construction measured on probes that it had not used.
 
-    `error`: relative root-mean-square error on fresh random probes (entries, or products with
-    vectors). `max_error`: largest absolute error among them. `ranks`: rank of each level, root
-    first.
+    `error`: relative error; for entries an estimate of ‖A - H‖/‖A‖ in the Frobenius norm, for
+    products with random vectors the ratio of norms. `max_error`: largest absolute error among the
+    probes. `ranks`: rank of each level, root first.
     """
 
     error: Array
@@ -39,7 +50,7 @@ class BuildInfo(NamedTuple):
 
 
 def from_entries(
-    entries: Callable[[Array, Array], Array],
+    entries: Entries,
     n: int,
     *,
     rank: int | None = None,
@@ -48,17 +59,15 @@ def from_entries(
     key: PRNGKeyArray,
     n_checks: int = 2000,
 ) -> tuple[HODLR, BuildInfo]:
-    """HODLR form of A[i, j] = entries(i, j) by cross approximation; O(n·(leaf_size + rank² log n))
-    operations.
+    """HODLR form of A[i, j] = entries(i, j) by cross approximation (see `hodlr.cross`); O(n·
+    (leaf_size + rank² log n)) operations.
 
-    entries: a jax function of two integer index arrays that broadcast. Each block is interpolated
-    on `rank` of its rows and columns, chosen one after another where the error is largest: among
-    random entries first, then along that row and column. The result is then compared with
-    `n_checks` fresh random entries of every level; `BuildInfo` holds what was measured. tol: ranks
-    are doubled until the measured relative error of every level is ≤ tol, else ValueError; the
-    result is truncated back at tol. Outside jit only. rank: fixed, under every transformation.
-    Error: cross approximation has no guarantee for a block with few entries that matter; those
-    escape random checks with probability (1 - share)^n_checks.
+    entries: a jax function of two integer index arrays that broadcast. The result is compared with
+    `n_checks` random entries of every level; `BuildInfo` holds what was measured. tol: the ranks
+    that bring the measured error ‖A - H‖/‖A‖ to tol (neither rank nor tol: to round-off), else
+    ValueError; outside jit only, and compiled anew for every call. rank: fixed, under every
+    transformation. Error: cross approximation has no guarantee for a block with few entries that
+    matter; those escape random checks with probability (1 - share)^n_checks.
     """
     tree = Tree.of(n, leaf_size)
     dtype = jax.eval_shape(entries, *(jax.ShapeDtypeStruct((1,), jnp.int32),) * 2).dtype
@@ -67,145 +76,150 @@ def from_entries(
             f"entries(i, j) must return a floating-point or complex array, but returned {dtype}."
         )
     limit = check_rank_or_tol("from_entries", rank, tol, jnp.zeros((), dtype))
-    b = tree.leaf_size
-    start = jnp.arange(tree.n_leaves)[:, None, None] * b
-    leaves = _masked_entries(
-        entries, n, start + jnp.arange(b)[:, None], start + jnp.arange(b)[None, :]
-    )
-    check_finite("the entries given to from_entries", leaves)
-    rows, cols, errors, sizes, worst = [], [], [], [], []
-    for level in range(tree.depth):
-        s = tree.half(level)
-        level_key, check_key = jax.random.split(jax.random.fold_in(key, level))
-        trial = min(rank if rank is not None else 8, s)
+    if rank is not None:
+        search_key, check_key = jax.random.split(key)
+        probes = jax.random.uniform(search_key, (2, max(_PROBES, 4 * rank)))
+        factors = []
+        for level in range(tree.depth):
+            most = min(rank, tree.half(level))
+            crosses = find_crosses(entries, tree, level, most, 0.0, probes)
+            u, v = interpolate(entries, tree, level, crosses)
+            shape = (2**level, 2, tree.half(level), most)
+            factors.append((u.reshape(shape), v.reshape(shape)[:, ::-1]))
+        leaves = _leaves(entries, tree)
+        matrix = HODLR(leaves, tuple(u for u, _ in factors), tuple(v for _, v in factors), tree)
+        fractions = jax.random.uniform(check_key, (3, n_checks))
+    else:
+        assert limit is not None  # exactly one of rank and tol is given
+        require_concrete("from_entries", key)
+        # Drawn by numpy: nothing to compile.
+        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+        matrix = _within(entries, tree, limit, rng, n_checks)
+        fractions = rng.uniform(size=(3, n_checks))
+    check_finite("the entries given to from_entries", *jax.tree.leaves(matrix))
+
+    def measure(matrix: HODLR, fractions: Array) -> tuple[Array, Array]:
+        total = missed = worst = jnp.zeros((), jnp.finfo(dtype).dtype)
+        for level in range(tree.depth):
+            sample = _sample(entries, tree, level, fractions)
+            error = _missed(sample, matrix.rows[level], matrix.cols[level][:, ::-1])
+            missed += _count(tree, level) * jnp.mean(error**2)
+            total += _count(tree, level) * jnp.mean(jnp.abs(sample.value) ** 2)
+            worst = jnp.maximum(worst, jnp.max(error))
+        total += jnp.sum(jnp.abs(matrix.leaves) ** 2)
+        return jnp.sqrt(missed / jnp.where(total > 0, total, 1)), worst
+
+    error, worst = jax.jit(measure)(matrix, fractions)
+    if limit is not None and not float(error) <= max(limit, _floor(dtype)):
+        raise ValueError(_refusal(float(error), limit))
+    return matrix, BuildInfo(error, worst, matrix.ranks)
+
+
+def _leaves(entries: Entries, tree: Tree) -> Array:
+    site = jnp.arange(tree.padded).reshape(tree.n_leaves, tree.leaf_size)
+    return masked_entries(entries, tree.n, site[:, :, None], site[:, None, :])
+
+
+def _within(
+    entries: Entries, tree: Tree, tol: float, rng: np.random.Generator, n_checks: int
+) -> HODLR:
+    """Every level to its share of half the tolerance; truncation takes the other half."""
+
+    def prepare(fractions: Array):
+        leaves = _leaves(entries, tree)
+        samples = [_sample(entries, tree, level, fractions) for level in range(tree.depth)]
+        squares = [jnp.mean(jnp.abs(sample.value) ** 2) for sample in samples]
+        return leaves, samples, [jnp.sum(jnp.abs(leaves) ** 2), *squares]
+
+    leaves, samples, squares = jax.jit(prepare)(rng.uniform(size=(3, n_checks)))
+    check_finite("the entries given to from_entries", *squares)
+    counts = [_count(tree, level) for level in range(tree.depth)]
+    total = np.dot([1, *counts], np.asarray(squares, float))
+    rows, cols = [], []
+    for level, (sample, count) in enumerate(zip(samples, counts, strict=True)):
+        share = 0.5 * tol * math.sqrt(total / (tree.depth * count))
+        allowed = max(share, _floor(leaves.dtype) * math.sqrt(squares[1 + level]))
+        crosses = _level_within(entries, tree, level, sample, share, allowed, rng)
+        u, v, values = _truncatable(crosses.left, crosses.right)
+        keep = rank_for(values, share**2 * count, "from_entries")
+        rows.append(u[..., :keep])
+        cols.append(v[..., :keep])
+    return HODLR(leaves, tuple(rows), tuple(cols), tree)
+
+
+def _level_within(entries, tree, level, sample, threshold, allowed, rng) -> Crosses:
+    """Crosses of one level with a root-mean-square error of at most `allowed` on the sample."""
+    s, most, error = tree.half(level), min(32, tree.half(level)), math.inf
+    # A miss is looked for again from other probes, more of them, and then reported.
+    for attempt in range(4):
+        probes = rng.uniform(size=(2, 4**attempt * _PROBES))
         while True:
-            left, right, missed, size = _crossed(
-                entries, tree, level, trial, level_key, check_key, n_checks
-            )
-            if limit is None:
+
+            def build(sample, probes, most=most):
+                crosses = find_crosses(entries, tree, level, most, threshold, probes)
+                error = jnp.mean(_missed(sample, crosses.left, crosses.right) ** 2)
+                return crosses, jnp.sqrt(error)
+
+            crosses, error = jax.jit(build)(sample, probes)
+            if bool(crosses.finished) or most == s:
                 break
-            error = float(jnp.sqrt(jnp.sum(missed**2) / jnp.maximum(jnp.sum(size**2), 1e-300)))
-            if not math.isfinite(error):
-                raise ValueError("entries(i, j) must be finite, but gave NaN or infinity.")
-            if error <= max(limit, 50 * float(jnp.finfo(dtype).eps)):
-                break
-            if trial == s:
-                raise ValueError(
-                    f"cross approximation missed: relative error {error:.2e} > tol = {limit:.1e} "
-                    f"at level {level} with "
-                    f"full rank {s}; use a larger tol, or from_dense for a matrix without "
-                    "low-rank blocks."
-                )
-            trial = min(2 * trial, s)
-        rows.append(left)
-        cols.append(right[:, ::-1])
-        errors.append(jnp.sum(missed**2))
-        sizes.append(jnp.sum(size**2))
-        worst.append(jnp.max(missed))
-    matrix = HODLR(leaves, tuple(rows), tuple(cols), tree)
-    if limit is not None and tree.depth:
-        matrix = truncate_levels(matrix, None, limit, "from_entries")[0]
-    total = sum(sizes, jnp.zeros((), jnp.finfo(dtype).dtype))
-    error = jnp.sqrt(sum(errors, jnp.zeros_like(total)) / jnp.where(total > 0, total, 1))
-    largest = jnp.max(jnp.stack(worst)) if worst else jnp.zeros_like(total)
-    return matrix, BuildInfo(error, largest, matrix.ranks)
+            most = min(2 * most, s)
+        if float(error) <= allowed:
+            return crosses
+        if not bool(crosses.finished):  # full rank, and yet not it
+            break
+    size = float(jnp.sqrt(jnp.mean(jnp.abs(sample.value) ** 2)))
+    raise ValueError(_refusal(float(error) / size, allowed / size, f" at level {level}"))
 
 
-def _crossed(entries, tree, level, rank, level_key, check_key, n_checks):
-    """Factors of one level, and the errors and sizes of fresh entries; compiled as one piece."""
-
-    def build(level_key, check_key):
-        left, right = _cross_level(entries, tree, level, rank, level_key)
-        return left, right, *_missed(entries, tree, level, left, right, check_key, n_checks)
-
-    return jax.jit(build)(level_key, check_key)
-
-
-def _masked_entries(entries: Callable, n: int, i: Array, j: Array) -> Array:
-    """entries(i, j) with zeros in the padding, where the function is evaluated at valid indices
-    instead."""
-    value = entries(jnp.minimum(i, n - 1), jnp.minimum(j, n - 1))
-    return jnp.where((i < n) & (j < n), value, 0)
+@jax.jit
+def _truncatable(left: Array, right: Array) -> tuple[Array, Array, Array]:
+    """Rows and cols of a level as singular vectors, to be cut off at any rank, and the singular
+    values (blocks, most)."""
+    parts = parts_of_products(left, right)
+    shape = (left.shape[0] // 2, 2, left.shape[1], -1)
+    u = (parts.left * parts.values[:, None, :]).reshape(shape)
+    return u, jnp.conj(parts.right).reshape(shape)[:, ::-1], parts.values
 
 
-def _starts(tree: Tree, level: int) -> tuple[Array, Array]:
-    """First row and first column of the two blocks of every node, each (2**level, 2)."""
-    s = tree.half(level)
-    first = jnp.arange(2**level)[:, None] * 2 * s + jnp.asarray([0, s])
-    return first, first[:, ::-1]
-
-
-def _cross_level(entries: Callable, tree: Tree, level: int, rank: int, key) -> tuple[Array, Array]:
-    n, s = tree.n, tree.half(level)
-    row0, col0 = _starts(tree, level)
-    keys = jax.random.split(key, 2 ** (level + 1)).reshape(2**level, 2)
-
-    def one(i0: Array, j0: Array, block_key) -> tuple[Array, Array]:
-        def block(i: Array, j: Array) -> Array:
-            return _masked_entries(entries, n, i0 + i, j0 + j)
-
-        return _cross(block, s, rank, block_key)
-
-    return jax.vmap(jax.vmap(one))(row0, col0, keys)
-
-
-def _cross(block: Callable, s: int, rank: int, key) -> tuple[Array, Array]:
-    """Rows (s, rank) and cols (s, rank) of one s×s block by cross approximation with rook
-    pivots."""
-    sites = jnp.arange(s)
-    probes_i, probes_j = jax.random.randint(key, (2, max(64, 4 * rank)), 0, s)
-    probe_values = jax.lax.stop_gradient(block(probes_i, probes_j))
-
-    def add_pivot(step: Array, state):
-        left, right, pivots_i, pivots_j, used = state
-        probe_error = probe_values - jnp.sum(left[probes_i] * right[probes_j], axis=-1)
-        i = probes_i[jnp.argmax(jnp.abs(probe_error))]
-        for _ in range(2):
-            row = jax.lax.stop_gradient(block(i, sites)) - right @ left[i]
-            j = jnp.argmax(jnp.abs(row))
-            column = jax.lax.stop_gradient(block(sites, j)) - left @ right[j]
-            i = jnp.argmax(jnp.abs(column))
-        row = jax.lax.stop_gradient(block(i, sites)) - right @ left[i]
-        pivot = row[j]
-        scale = jnp.maximum(
-            scale_floor, jnp.max(jnp.abs(left), initial=0.0) * jnp.max(jnp.abs(right), initial=0.0)
-        )
-        useful = jnp.abs(pivot) > 4 * jnp.finfo(pivot.dtype).eps * scale
-        column = jnp.where(useful, column / jnp.where(useful, pivot, 1), 0)
-        row = jnp.where(useful, row, 0)
-        return (
-            left.at[:, step].set(column),
-            right.at[:, step].set(row),
-            pivots_i.at[step].set(i),
-            pivots_j.at[step].set(j),
-            used.at[step].set(useful),
-        )
-
-    scale_floor = jnp.finfo(probe_values.dtype).tiny
-    zeros = jnp.zeros((s, rank), probe_values.dtype)
-    nowhere = jnp.zeros(rank, sites.dtype)
-    state = (zeros, zeros, nowhere, nowhere, jnp.zeros(rank, bool))
-    _, _, pivots_i, pivots_j, used = jax.lax.fori_loop(0, rank, add_pivot, state)
-    # The same cross as a function of the entries alone, which is what derivatives need.
-    columns = jnp.where(used, block(sites[:, None], pivots_j[None, :]), 0)
-    rows = jnp.where(used[:, None], block(pivots_i[:, None], sites[None, :]), 0)
-    identity = jnp.eye(rank, dtype=columns.dtype)
-    core = jnp.where(
-        used[:, None] & used[None, :], block(pivots_i[:, None], pivots_j[None, :]), identity
+def _refusal(error: float, tol: float, where: str = "") -> str:
+    return (
+        f"cross approximation missed: relative error {error:.1e}{where}, more than {tol:.1e}; use "
+        "a larger tol or leaf_size, or from_dense for a matrix without low-rank blocks."
     )
-    return columns, solve_blocks(core, rows).T
 
 
-def _missed(entries, tree, level, left, right, key, n_checks) -> tuple[Array, Array]:
-    """Absolute errors and absolute values of random entries of one level's blocks."""
-    s, n = tree.half(level), tree.n
-    row0, col0 = _starts(tree, level)
-    node, i, j, side = jax.random.randint(
-        key, (4, n_checks), 0, jnp.asarray([[2**level], [s], [s], [2]])
-    )
-    exact = _masked_entries(entries, n, row0[node, side] + i, col0[node, side] + j)
-    approximate = jnp.sum(left[node, side, i] * right[node, side, j], axis=-1)
-    return jnp.abs(exact - approximate), jnp.abs(exact)
+def _floor(dtype) -> float:
+    """Relative round-off of a sum of crosses."""
+    return 50 * float(jnp.finfo(dtype).eps)
+
+
+class _Sample(NamedTuple):
+    """Random entries of the blocks of one level."""
+
+    block: Array
+    i: Array
+    j: Array
+    value: Array
+
+
+def _count(tree: Tree, level: int) -> int:
+    """Entries in the off-diagonal blocks of a level, those in the padding (zeros) included."""
+    return 2 ** (level + 1) * tree.half(level) ** 2
+
+
+def _sample(entries: Entries, tree: Tree, level: int, fractions: Array) -> _Sample:
+    """At fractions (3, size) of the number of blocks and of their two sides."""
+    s, (row0, col0) = tree.half(level), block_starts(tree, level)
+    block, i, j = pick(fractions[0], row0.shape[0]), pick(fractions[1], s), pick(fractions[2], s)
+    return _Sample(block, i, j, masked_entries(entries, tree.n, row0[block] + i, col0[block] + j))
+
+
+def _missed(sample: _Sample, left: Array, right: Array) -> Array:
+    """Absolute errors (size,) of the products left · rightᵀ of all blocks."""
+    left, right = (f.reshape(-1, *f.shape[-2:]) for f in (left, right))
+    block, i, j, value = sample
+    return jnp.abs(value - jnp.sum(left[block, i] * right[block, j], axis=-1))
 
 
 # A linear operator

@@ -102,9 +102,10 @@ class ExponentialFactorisation(AbstractFactorisation):
         )
         self.leaf = BlockInverse(blocks)
         self.solved = self.leaf.solve(incoming)
-        self.outgoing = outgoing
+        # Stored transposed: products with transposes are slow in XLA.
+        self.outgoing = jnp.swapaxes(outgoing, -1, -2)
 
-        response = jnp.swapaxes(outgoing, -1, -2) @ self.solved
+        response = self.outgoing @ self.solved
         through = table[counts]
         joins = []
         for _ in range(tree.depth):
@@ -132,9 +133,9 @@ class ExponentialFactorisation(AbstractFactorisation):
         b = jnp.pad(b, ((0, tree.padded - n), (0, 0))).reshape(
             tree.n_leaves, tree.leaf_size, columns
         )
-        forward = (np.arange(self.outgoing.shape[-1]) < max(self.matrix.lower.modes, 1))[:, None]
+        forward = (np.arange(self.outgoing.shape[-2]) < max(self.matrix.lower.modes, 1))[:, None]
         x = self.leaf.solve(b)
-        sent = jnp.swapaxes(self.outgoing, -1, -2) @ x
+        sent = self.outgoing @ x
         exchanges = []
         for join in self.joins:
             # Without a barrier XLA may fuse the levels and recompute each one for both its uses.

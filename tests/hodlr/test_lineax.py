@@ -109,11 +109,33 @@ def test_the_inverse_is_a_preconditioner():
         assert helped.stats["num_steps"] <= 15
 
 
-def test_a_singular_matrix_is_a_failure():
-    zero = hodlr.SumOfExponentials([0.0], [0.0])
-    operator = hodlr.HODLROperator(hodlr.ExponentialToeplitz(4, zero, zero, 0.0))
-    solution = lx.linear_solve(operator, jnp.ones(4), hodlr.HODLRSolver(), throw=False)
+@pytest.mark.parametrize("gap", [0.0, 1e-15])
+@FORMS
+def test_a_singular_matrix_is_a_failure(form, gap):
+    """Exactly singular, and so nearly that no digit is left: all entries alike but for 1e-15."""
+    flat = hodlr.SumOfExponentials([1.0], [1.0])
+    matrix = hodlr.ExponentialToeplitz(N, flat, flat, 1.0 + gap)
+    if form == "hodlr":
+        matrix = hodlr.from_exponentials(matrix, leaf_size=6)
+    operator, b = hodlr.HODLROperator(matrix), jnp.asarray(np.random.default_rng(0).normal(size=N))
+    solution = lx.linear_solve(operator, b, hodlr.HODLRSolver(), throw=False)
     assert solution.result == lx.RESULTS.singular
+    with pytest.raises(Exception, match="singular"):
+        lx.linear_solve(operator, b, hodlr.HODLRSolver())
+
+
+def test_a_hard_but_solvable_matrix_reports_its_numbers():
+    flat = hodlr.SumOfExponentials([1.0], [1.0])
+    operator = hodlr.HODLROperator(hodlr.ExponentialToeplitz(N, flat, flat, 1.0 + 1e-6))
+    b = jnp.asarray(np.random.default_rng(0).normal(size=N))
+    solution = lx.linear_solve(operator, b, hodlr.HODLRSolver())
+    error, growth = solution.stats["backward_error"], solution.stats["growth"]
+    full, x = np.asarray(operator.as_matrix()), np.asarray(solution.value)
+    size = np.linalg.norm(full, 2) * np.linalg.norm(x)
+    np.testing.assert_allclose(growth, size / np.linalg.norm(b), rtol=0.2)
+    assert 1e6 < growth < 1e8
+    exact = np.linalg.norm(full @ x - b) / (size + np.linalg.norm(b))
+    assert error <= 1e-12 and abs(error - exact) <= 0.2 * exact + 1e-15
 
 
 def test_refused_operators():
