@@ -9,7 +9,7 @@ from dyson.abacus import Abacus
 from dyson.hamiltonians import J1J2, Hamiltonian, Ising
 from dyson.jacobian import log_derivatives
 from dyson.local_energy import local_energies
-from dyson.mixers import S4D, Mixer, RealPoles
+from dyson.mixers import S4, S4D, Mixer, PowerLaw, RealPoles
 from dyson.networks import DysonNet, SpinFlip
 from dyson.optimisers import minsr, spring, sr
 from dyson.samplers import Metropolis, Sampler, Sweep, Typewriter
@@ -19,6 +19,7 @@ from dyson.vmc import VMC, NonFiniteError, VMCInfo, VMCState
 
 __all__ = [
     "J1J2",
+    "S4",
     "S4D",
     "VMC",
     "Abacus",
@@ -29,6 +30,7 @@ __all__ = [
     "Metropolis",
     "Mixer",
     "NonFiniteError",
+    "PowerLaw",
     "Proposal",
     "RealPoles",
     "Recompute",

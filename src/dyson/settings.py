@@ -78,7 +78,10 @@ class Settings:
         1, "Spins per token; divides the number of sites.", "Network", choices=(1, 2, 4)
     )
     mixer: str = _setting(
-        "s4d", "Damped oscillations or real poles.", "Network", choices=("s4d", "real")
+        "s4d",
+        "Damped oscillations, real poles, a HiPPO state space or power laws.",
+        "Network",
+        choices=("s4d", "real", "s4", "power_law"),
     )
     complex_head: bool = _setting(False, "Complex log ψ, for states with signs.", "Network")
     project: bool = _setting(

@@ -5,12 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
-from dyson import S4D, RealPoles
+from dyson import S4, S4D, PowerLaw, RealPoles
 from hodlr import ExponentialToeplitz, SumOfExponentials
 
 
-@pytest.mark.parametrize("mixer", [S4D, RealPoles])
+@pytest.mark.parametrize("mixer", [S4, S4D, PowerLaw, RealPoles])
 @pytest.mark.parametrize("periodic", [True, False])
 @pytest.mark.parametrize("n, modes", [(1, 1), (2, 3), (13, 2)])
 def test_kernel_is_the_matrix_of_its_exponentials(mixer, periodic, n, modes):
@@ -28,7 +29,7 @@ def test_kernel_is_the_matrix_of_its_exponentials(mixer, periodic, n, modes):
         np.testing.assert_allclose(kernel[channel][lags], matrix, atol=1e-12)
 
 
-@pytest.mark.parametrize("mixer", [S4D, RealPoles])
+@pytest.mark.parametrize("mixer", [S4D, RealPoles, PowerLaw])
 def test_poles_stay_inside_the_unit_circle(mixer):
     m = mixer(4, 2, 1000, dtype=jnp.float32, key=jax.random.key(0))
     for scale in (-50.0, 50.0):
@@ -47,3 +48,46 @@ def test_start_covers_uniform_and_staggered_order(mixer):
     assert (poles[::2] > 0).all() and (poles[1::2] < 0).all()
     lengths = -1 / np.log(np.abs(poles))
     assert lengths.min() > 0.9 and lengths.max() < 16.1
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_power_laws_are_as_good_as_they_say(power):
+    m = PowerLaw(3, 2, 200, dtype=jnp.float64, key=jax.random.key(2))
+    m = eqx.tree_at(
+        lambda m: (m.amplitudes, m.local), m, (jnp.eye(2)[jnp.array([power - 1] * 3)], jnp.zeros(3))
+    )
+    lags = np.arange(1, 200)
+    kernel = np.asarray(m.kernel(jnp.arange(200), 200, periodic=False))[:, 1:]
+    signs = np.stack([lags**0, (-1.0) ** lags, lags**0])
+    error = np.abs(kernel * signs - lags ** -float(power)).max()
+    assert error <= m.errors[power - 1] + 1e-12 and max(m.errors) <= 1e-7
+
+
+@pytest.mark.parametrize("modes", [1, 4, 8])
+def test_s4_starts_at_hippo(modes):
+    """The state follows Legendre polynomials: at one channel with step h the transition is that of
+    the bilinear rule for the HiPPO-LegS matrix, up to the basis."""
+    m = S4(2, modes, 64, dtype=jnp.float64, key=jax.random.key(3))
+    n = np.arange(modes)
+    root = np.sqrt(2 * n + 1.0)
+    hippo = -np.tril(np.outer(root, root), -1) - np.diag(n + 1.0)
+    for channel, step in enumerate(np.exp(np.asarray(m.log_step))):
+        half = step / 2 * hippo
+        transition = np.linalg.solve(np.eye(modes) - half, np.eye(modes) + half)
+        expected = np.linalg.eigvals(transition)
+        poles = np.asarray(m.exponentials().poles[channel])
+        distances = np.abs(poles[:, None] - expected)
+        # eigenvalues of a matrix that is far from normal are known to fewer digits
+        assert distances.min(0).max() < 1e-7 and distances.min(1).max() < 1e-7
+        assert np.abs(poles).max() < 1
+
+
+def test_s4_kernel_has_derivatives_without_eigenvalues():
+    m = S4(2, 3, 8, dtype=jnp.float64, key=jax.random.key(4))
+    parameters, static = eqx.partition(m, eqx.is_inexact_array)
+
+    def energy(parameters):
+        kernel = eqx.combine(parameters, static).kernel(jnp.arange(8), 8, periodic=True)
+        return jnp.sum(kernel**2)
+
+    check_grads(energy, (parameters,), order=1, modes=["rev"], rtol=1e-5)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Int, Int8
 
-from dyson.abacus.links import LinkTables
+from dyson.abacus.links import CHUNK, LinkTables, link_inputs
 from dyson.abacus.reference import (
     Reference,
     build_reference,
@@ -115,8 +115,11 @@ class Abacus(LocalUpdates):
         widths = link_bandwidths(network, self.span)
         offsets = sum(2 * width + 1 for width in widths.values())
         parts, hidden, features = network.head.weight.shape
-        # links, their transforms and one product; readouts and theirs; activations
+        # links and what they are made of; readouts and their transforms; activations
         numbers = 4 * offsets * features**2
+        if network.depth == 2:
+            inputs = link_inputs(network.blocks, max(widths.values()))
+            numbers += 2 * features**2 * inputs // CHUNK
         if network.depth > 2:
             # four complex numbers per pair of modes: two directions, and products of transfers
             modes = network.blocks[0].mixer.exponentials().weights.shape[1]
@@ -133,21 +136,26 @@ class Abacus(LocalUpdates):
     def pays(self, model: Any) -> bool:
         """Whether the flips of all sites cost less than as many forward passes.
 
-        Always up to depth 2.  The links of deeper networks cost the same per token at any size,
-        forward passes grow with the chain: both are counted in multiply-adds, with constants
-        that reproduce the crossings measured on one core within a factor of about two (depth 3,
-        16 features: 4000 sites with complex modes, 500 with real ones).
+        The links cost the same per token at any size, forward passes grow with the chain: both are
+        counted in multiply-adds, with constants that reproduce the crossings measured on one core
+        within a factor of about two.  With 16 features and one mode they are less than 50 sites
+        at depth 2; at depth 3 4000 with complex modes and 500 with real ones.
         """
         network = self._network(model)
-        if network.depth <= 2:
+        if network.depth == 1:
             return True
         widths = link_bandwidths(network, self.span)
+        forward = 2 * network.depth * network.features**2 * network.n_tokens
+        if network.depth == 2:
+            width = max(widths.values())
+            inputs = link_inputs(network.blocks, width)
+            return (2 * width + 1) * network.features**2 * inputs < 8 * forward
         weights = network.blocks[0].mixer.exponentials().weights
         is_complex = jnp.iscomplexobj(weights)
         waves = weights.size * (2 if is_complex else 1)
         steps = 4 * max(widths.values()) + 2
         products = steps * len(widths) * waves**2 * network.features * (4 if is_complex else 2)
-        return products < 2 * network.depth * network.features**2 * network.n_tokens
+        return products < forward
 
     def _network(self, model: DysonNet | SpinFlip) -> DysonNet:
         network = model.network if isinstance(model, SpinFlip) else model

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Int8, Integer
 
-from dyson.mixers import S4D, RealPoles
+from dyson.mixers import S4, S4D, PowerLaw, RealPoles
 from dyson.networks.base import Network
 from dyson.networks.blocks import Block, Stream
 from dyson.networks.head import LogCoshHead
 from dyson.spins import random_spins
 
-MIXERS = {"s4d": S4D, "real": RealPoles}
+MIXERS = {"s4d": S4D, "real": RealPoles, "s4": S4, "power_law": PowerLaw}
 
 # The Markov chain freezes when log psi starts with a large spread, and the first steps of natural
 # gradient diverge; 0.1 over random configurations trains well.
@@ -36,7 +36,8 @@ class DysonNet(Network):
       features: channels d.   depth: blocks L.   modes: exponentials per channel M.
       kernel_size: odd width k of the local convolution, in tokens.
       hidden: outputs K of the head.   token_size: spins per token, 1, 2 or 4.
-      mixer: "s4d" (damped oscillations) or "real" (real poles of either sign).
+      mixer: "s4d" (damped oscillations), "real" (real poles of either sign), "s4" (a HiPPO
+        state-space model with ``modes`` states) or "power_law" (1/r .. 1/r^modes).
       periodic: ring or open chain.   complex_head: complex log psi with real parameters.
       dtype: float32 or float64; the default float of jax if not given.
       key: for the initial parameters.
@@ -60,7 +61,7 @@ class DysonNet(Network):
         kernel_size: int = 3,
         hidden: int = 8,
         token_size: int = 1,
-        mixer: Literal["s4d", "real"] = "s4d",
+        mixer: Literal["s4d", "real", "s4", "power_law"] = "s4d",
         periodic: bool = True,
         complex_head: bool = False,
         dtype=None,
