@@ -23,18 +23,17 @@ from dyson.train import build, shapes
 # Samples thrown away before the clock starts: chains settle and the typewriter learns its errors.
 SETTLE = 8
 
-HEADINGS = {
-    "n_sites": "sites",
-    "sweep": "sweep",
-    "metropolis": "Metropolis",
-    "speedup": "ratio",
-    "sweep_per_flip": "sweep / flip",
-    "typewriter_per_flip": "typewriter / flip",
-    "metropolis_per_flip": "Metropolis / flip",
-    "throughput": "flips per refresh",
-    "frozen": "frozen %",
-    "mismatch": "mismatch %",
-    "compile": "compile / s",
+LABELS = {
+    "sweep": "exact sweep, us per proposal",
+    "metropolis": "Metropolis, us per proposal",
+    "speedup": "Metropolis / sweep",
+    "sweep_per_flip": "exact sweep, us per accepted flip",
+    "typewriter_per_flip": "typewriter, us per accepted flip",
+    "metropolis_per_flip": "Metropolis, us per accepted flip",
+    "throughput": "typewriter, flips per refresh",
+    "frozen": "typewriter, frozen / %",
+    "mismatch": "typewriter, mismatch / %",
+    "compile": "exact sweep, compile / s",
 }
 
 
@@ -144,10 +143,7 @@ def command(
     """Sampling on one core, float32: exact sweep, screened typewriter, Metropolis."""
     numbers = checked_sizes(sizes, mixer)
     use_one_core()
-    table = Table(title="Microseconds per proposal and per accepted flip, one core, float32")
-    for heading in HEADINGS.values():
-        table.add_column(heading, justify="right")
-    rows = []
+    rows: list[Row] = []
     console = Console(stderr=True)
     with console.status("measuring") as status:
         for item in run or numbers:
@@ -158,11 +154,20 @@ def command(
                 subject = random_subject(
                     item, mixer=mixer, periodic=periodic, chains=chains, correlated=correlated
                 )
-            row = measure(subject, interval=interval)
-            rows.append(row._asdict())
-            table.add_row(str(row.n_sites), *(f"{value:.2f}" for value in row[1:]))
+            rows.append(measure(subject, interval=interval))
     if as_json:
-        print(json.dumps(rows))
+        print(json.dumps([row._asdict() for row in rows]))
     else:
-        Console().print(table)
+        Console().print(_table(rows))
     return 0
+
+
+def _table(rows: list[Row]) -> Table:
+    """One column per size: the quantities are too many for the width of a terminal."""
+    table = Table(title="Samplers on one core, float32")
+    table.add_column("sites")
+    for row in rows:
+        table.add_column(str(row.n_sites), justify="right")
+    for field, label in LABELS.items():
+        table.add_row(label, *(f"{getattr(row, field):.3g}" for row in rows))
+    return table
