@@ -133,7 +133,7 @@ def test_a_step_that_bends_log_psi_is_made_firmer(make, parts):
     np.testing.assert_array_equal(agreed, free)
     assert float(calm.firmness) == 1
     checked, firm = optimiser.update(jnp.zeros(7), state, response=bent, **arguments)
-    allowed = float(firm.distance) + HARMLESS
+    allowed = float(firm.distance) + HARMLESS * 0.3
     assert bending(free, bent) > 10 * allowed  # the case is one
     assert bending(checked, bent) <= allowed and float(firm.firmness) > 1
     # once log psi is straight, the shift comes down to its schedule again

@@ -45,8 +45,9 @@ DEFAULT_SHIFT = decaying_shift()
 
 # Departure from the linear prediction, relative to it, beyond which a step is made anew ...
 BENDING = 1.0
-# ... unless it is small for a state: an energy of the order of its square.
-HARMLESS = 0.02
+# ... unless it is small in proportion to the learning rate: what every step adds to an excitation
+# decays again at the rate of learning_rate times its energy.
+HARMLESS = 0.1
 # Departure that needs no correction: relative, and what log psi in single precision may show.
 CLOSE, ROUND_OFF = 0.1, 1e-5
 RAISE, LOWER = 4.0, 0.5
@@ -195,7 +196,7 @@ def _natural_gradient(
             bending = jnp.linalg.norm(missing)
             better = anew | (bending < jnp.linalg.norm(trial.missing))
             # written so that a log psi that is not finite counts as too much
-            repeat = anew & ~(bending <= BENDING * distance + HARMLESS)
+            repeat = anew & ~(bending <= BENDING * distance + HARMLESS * rate)
             new = _Trial(
                 step,
                 direction,
