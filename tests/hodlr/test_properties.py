@@ -2,11 +2,14 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hodlr
 from random_matrices import DTYPES, brute_force, epsilon, random_toeplitz
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
