@@ -82,8 +82,8 @@ def test_all_pairs_against_arrays(dtype):
         for which, (result, reference) in enumerate(zip(results[a], exact, strict=True)):
             check(result, reference, norm(left) + norm(reference), (a, which))
         frobenius, spectral = results[f"{a} norms"]
-        np.testing.assert_allclose(frobenius, norm(left), rtol=1e-5)
-        assert 0.8 <= spectral / norm(left, 2) <= 1 + 1e-5
+        np.testing.assert_allclose(float(frobenius), norm(left), rtol=1e-5)
+        assert 0.8 <= float(spectral) / norm(left, 2) <= 1 + 1e-5
 
 
 def test_the_product_of_symmetric_matrices_is_not_symmetric():
