@@ -162,7 +162,7 @@ def test_exponentials_are_closed_under_sum_product_and_ring(modes, turn, lags, d
 
 
 def _spoilt(values, bad, where):
-    values = np.asarray(values, complex if isinstance(bad, complex) else float)
+    values = np.array(values, complex if isinstance(bad, complex) else float)
     values.flat[where % values.size] = bad
     return values
 
