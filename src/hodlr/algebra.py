@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from hodlr.build import check_rank_or_tol, from_exponentials, truncate_levels
-from hodlr.exponentials import promote
+from hodlr.exponentials import check_finite, promote
 from hodlr.lowrank import adjoint
 from hodlr.matrix import HODLR, same_tree
 from hodlr.toeplitz import ExponentialToeplitz
@@ -162,6 +162,7 @@ def compress(
 def scale(A: Structured, left: ArrayLike, right: ArrayLike) -> HODLR:
     """diag(left) · A · diag(right) for vectors (n,); the ranks stay."""
     left, right, like = promote(left, right, jnp.zeros((), A.dtype))
+    check_finite("the vectors given to scale", left, right)
     a = as_hodlr(A).unshared().astype(like.dtype)
     tree = a.tree
     for name, vector in (("left", left), ("right", right)):
@@ -183,6 +184,7 @@ def scale(A: Structured, left: ArrayLike, right: ArrayLike) -> HODLR:
 def low_rank_update(A: Structured, U: ArrayLike, V: ArrayLike) -> HODLR:
     """A + U Vᵀ for U, V (n, k), without conjugation; every rank grows by k. O(n·k·log n)."""
     U, V, like = promote(U, V, jnp.zeros((), A.dtype))
+    check_finite("the factors of a low-rank update", U, V)
     a = as_hodlr(A).unshared().astype(like.dtype)
     tree = a.tree
     if U.ndim != 2 or U.shape != V.shape or U.shape[0] != tree.n:
@@ -206,6 +208,7 @@ def low_rank_update(A: Structured, U: ArrayLike, V: ArrayLike) -> HODLR:
 def add_diagonal(A: Structured, d: ArrayLike) -> Structured:
     """A + diag(d) for a number or a vector (n,); of the same type as A. O(n·leaf_size) at most."""
     d, like = promote(d, jnp.zeros((), A.dtype))
+    check_finite("the vector given to add_diagonal", d)
     if d.shape not in ((), (A.shape[0],)):
         raise ValueError(
             f"add_diagonal needs a number or shape ({A.shape[0]},), but got {d.shape}."

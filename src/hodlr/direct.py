@@ -34,6 +34,7 @@ def factorise(A: Structured) -> AbstractFactorisation:
         check_finite("the matrix given to factorise", A.leaves, *A.rows, *A.cols)
         return HODLRFactorisation(A)
     if isinstance(A, ExponentialToeplitz):
+        check_finite("the matrix given to factorise", *jax.tree.leaves(A))
         return ExponentialFactorisation(A)
     raise TypeError(
         f"factorise needs a HODLR or an ExponentialToeplitz, but got {type(A).__name__}; "
@@ -46,7 +47,6 @@ def solve_with_info(
 ) -> tuple[Array, SolveInfo]:
     """x with A x = b, and how far it can be trusted. Nothing is raised; see `solve` for that."""
     b = jnp.asarray(b)
-    check_finite("the right-hand side", b)
     x = factorise(A).solve(b, refinements=refinements)
     return x, measure(A, x, b)
 

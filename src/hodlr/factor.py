@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike
 
 from hodlr.algebra import Structured, add_diagonal
 from hodlr.blocks import invert
-from hodlr.exponentials import promote
+from hodlr.exponentials import check_finite, promote
 from hodlr.matrix import HODLR, as_columns, from_columns
 
 
@@ -60,6 +60,7 @@ class AbstractFactorisation(eqx.Module):
             raise ValueError(
                 f"the matrix is {n}×{n}: b must have shape ({n},) or ({n}, k), but got {b.shape}."
             )
+        check_finite("the right-hand side", b)
         b, like = promote(b, jnp.zeros((), self.matrix.dtype))
         columns = b.reshape(n, -1)
         if columns.dtype != self.matrix.dtype and not jnp.issubdtype(

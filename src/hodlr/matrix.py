@@ -71,8 +71,11 @@ class HODLR(eqx.Module):
     # Products with vectors
 
     def __matmul__(self, x: Any) -> Any:
-        """H @ x for x (n,) or (n, k): O(n·(leaf_size + Σ ranks)) per column."""
-        if isinstance(x, HODLR) or not hasattr(x, "__array__") and not hasattr(x, "aval"):
+        """H @ x for x (n,) or (n, k): O(n·(leaf_size + Σ ranks)) per column. For a structured
+        matrix `hodlr.matmul`."""
+        if isinstance(x, algebra().Structured):
+            return algebra().matmul(self, x)
+        if not hasattr(x, "__array__") and not hasattr(x, "aval"):
             return NotImplemented
         x = jnp.asarray(x)
         n, padded = self.tree.n, self.tree.padded
@@ -163,7 +166,8 @@ class HODLR(eqx.Module):
     def __add__(self, other: Any) -> Any:
         """The sum; the ranks add (see `compress`)."""
         if not isinstance(other, HODLR):
-            return NotImplemented
+            structured = isinstance(other, algebra().Structured)
+            return algebra().add(self, other) if structured else NotImplemented
         a, b = same_tree(self, other, "add")
         rows = tuple(_join(*pair) for pair in zip(a.rows, b.rows, strict=True))
         cols = tuple(_join(*pair) for pair in zip(a.cols, b.cols, strict=True))
@@ -183,9 +187,17 @@ class HODLR(eqx.Module):
         return self * -1
 
     def __sub__(self, other: Any) -> Any:
-        if not isinstance(other, HODLR):
+        if not isinstance(other, algebra().Structured):
             return NotImplemented
         return self + (-other)
+
+
+def algebra():
+    """The module of operations between structured matrices, imported when first used: it needs
+    both of their types."""
+    import hodlr.algebra
+
+    return hodlr.algebra
 
 
 def as_columns(x: Array) -> Array:

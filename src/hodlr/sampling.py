@@ -166,8 +166,6 @@ def _level_within(entries, tree, level, sample, threshold, allowed, rng) -> Cros
             most = min(2 * most, s)
         if float(error) <= allowed:
             return crosses
-        if not bool(crosses.finished):  # full rank, and yet not it
-            break
     size = float(jnp.sqrt(jnp.mean(jnp.abs(sample.value) ** 2)))
     raise ValueError(_refusal(float(error) / size, allowed / size, f" at level {level}"))
 
@@ -293,6 +291,7 @@ def from_operator(
         tree.n_leaves, b, b
     )
     matrix = HODLR(leaves, tuple(rows), tuple(cols), tree)
+    check_finite("the products of the operator given to from_operator", *jax.tree.leaves(matrix))
     test = jax.random.normal(jax.random.fold_in(key, tree.depth), (n, n_checks), dtype)
     exact = jax.vmap(operator.mv, in_axes=1, out_axes=1)(test)
     missed = jnp.abs(exact - matrix @ test)

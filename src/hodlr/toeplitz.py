@@ -22,8 +22,8 @@ from hodlr.exponentials import (
     ring_closure,
     smooth_length,
 )
+from hodlr.matrix import HODLR, algebra
 
-# Below this size a dense product beats two transforms and their overhead (measured on one CPU
 # Below this size a dense product beats two transforms and their overhead. Much above, building the
 # matrices costs more than it saves when kernels are many, and most of all in reverse mode.
 _DENSE_SIZE = 32
@@ -237,7 +237,9 @@ class ExponentialToeplitz(eqx.Module):
     def __matmul__(self, x: Any) -> Any:
         """A @ x for x (n,) or (n, k): by the chunked scan where its n·(128 + 4·modes) multiply-adds
         (four times as many for complex modes) cost less than the padded transforms' 20·n·log₂(2n),
-        else by FFT."""
+        else by FFT. For a structured matrix `hodlr.matmul`."""
+        if isinstance(x, (HODLR, ExponentialToeplitz)):
+            return algebra().matmul(self, x)
         if not isinstance(x, (jax.Array, Tracer)) and not hasattr(x, "__array__"):
             return NotImplemented
         x = jnp.asarray(x)
@@ -266,9 +268,14 @@ class ExponentialToeplitz(eqx.Module):
         return self.conj().T
 
     def __add__(self, other: Any) -> Any:
-        """Sum of two matrices with the same boundary condition; the modes of both. O(n) at most."""
-        if not isinstance(other, ExponentialToeplitz) or other.periodic != self.periodic:
+        """Sum of two matrices with the same boundary condition; the modes of both. O(n) at most.
+        With any other structured matrix `hodlr.add`."""
+        if isinstance(other, HODLR):
+            return algebra().add(self, other)
+        if not isinstance(other, ExponentialToeplitz):
             return NotImplemented
+        if other.periodic != self.periodic:
+            return algebra().add(self, other)
         if other.n != self.n:
             raise ValueError(f"cannot add matrices of sizes {self.n} and {other.n}.")
         diagonal, other_diagonal = promote(self.diagonal, other.diagonal)
@@ -295,7 +302,7 @@ class ExponentialToeplitz(eqx.Module):
         return self * -1
 
     def __sub__(self, other: Any) -> Any:
-        if not isinstance(other, ExponentialToeplitz) or other.periodic != self.periodic:
+        if not isinstance(other, (HODLR, ExponentialToeplitz)):
             return NotImplemented
         return self + (-other)
 

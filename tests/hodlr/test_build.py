@@ -209,6 +209,40 @@ def test_from_entries_reports_a_miss():
     assert info.error > 0.1
 
 
+@pytest.mark.usefixtures("quick_compilation")
+def test_from_entries_within_a_tolerance_never_misses_in_silence():
+    """Single entries far apart in blocks of zeros: the search rarely meets one, the random entries
+    that measure the error do."""
+    rng = np.random.default_rng(0)
+    full = np.eye(512)
+    row, column = rng.integers(0, 256, size=(2, 10))
+    full[row, 256 + column] = full[256 + column, row] = 10.0
+    spikes = jnp.asarray(full)
+    with pytest.raises(ValueError, match="cross approximation missed: relative error"):
+        hodlr.from_entries(
+            lambda i, j: spikes[i, j],
+            512,
+            tol=1e-3,
+            leaf_size=256,
+            key=jax.random.key(0),
+            n_checks=100_000,
+        )
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_from_entries_reaches_its_tolerance_at_full_rank():
+    """Random blocks need as many crosses as they have rows. Some blocks get there while the search
+    in others has met nothing more: those are searched again, from more probes."""
+    full = np.random.default_rng(0).normal(size=(64, 64))
+    table = jnp.asarray(full)
+    built, info = hodlr.from_entries(
+        lambda i, j: table[i, j], 64, tol=1e-6, leaf_size=16, key=jax.random.key(0)
+    )
+    assert built.ranks == (32, 16)
+    assert np.linalg.norm(dense(built) - full) <= 1e-6 * np.linalg.norm(full)
+    assert info.error <= 1e-6
+
+
 def test_from_entries_differentiates():
     def loss(scale):
         built, _ = hodlr.from_entries(

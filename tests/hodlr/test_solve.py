@@ -99,6 +99,81 @@ def test_derivatives_against_finite_differences(form):
     np.testing.assert_allclose(jax.jit(jax.grad(jax.grad(value)))(0.0), second, rtol=1e-3)
 
 
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("n", [1, 2, 5, 33, 64, 100, 200])
+def test_determinants_of_random_complex_matrices(n):
+    """Phase and logarithm, for HODLR matrices of full rank and for exponential ones. A relative
+    change eps of the matrix turns log det by up to eps·‖A⁻¹‖·‖A‖ (Frobenius norms); elimination
+    without pivots between the blocks makes that of its worst diagonal block count."""
+    rng = np.random.default_rng(n)
+    full = rng.normal(size=(n, n)) + 1j * rng.normal(size=(n, n))
+    ring = random_toeplitz(rng, n, dtype="complex128", periodic=True, diagonal=1.0)
+
+    @eqx.filter_jit
+    def determinants(full, ring):
+        random = hodlr.from_dense(full, rank=n, leaf_size=60)
+        return hodlr.slogdet(random), hodlr.slogdet(ring)
+
+    results = determinants(full, ring)
+    for (sign, logabs), exact in zip(results, (full, brute_force(ring)), strict=True):
+        exact_sign, exact_logabs = np.linalg.slogdet(exact)
+        size = -(-n // 2 ** max(0, int(np.ceil(np.log2(n / 60)))))
+        worst = 0.0
+        while size < 2 * n:
+            starts = range(0, n, size)
+            blocks = [exact[s : s + size, s : s + size] for s in starts]
+            worst = max(worst, *(np.linalg.cond(block, "fro") for block in blocks), 0.0)
+            size *= 2
+        bound = 50 * epsilon("complex128") * worst
+        error = abs(complex(sign) - exact_sign), abs(float(logabs) - exact_logabs)
+        assert max(error) <= bound
+        np.testing.assert_allclose(abs(complex(sign)), 1, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("form", ["exponential", "hodlr"])
+def test_gradients_of_solutions_and_determinants(form, dtype):
+    """With respect to every array of the matrix, one by one: central differences along a random
+    direction against the gradient, of a HODLR matrix not made of exponentials too."""
+    rng = np.random.default_rng(5)
+    matrix = random_toeplitz(rng, 13, dtype=dtype, noise=True, largest=0.9)
+    if form == "hodlr":
+        matrix = hodlr.from_dense(brute_force(matrix), rank=2, leaf_size=4)
+
+    def random_like(a):
+        return (rng.normal(size=a.shape) * (1 + 1j if "complex" in dtype else 1)).astype(dtype)
+
+    b, weights = (jnp.asarray(random_like(np.zeros(13)).astype(dtype)) for _ in range(2))
+
+    def values(matrix):
+        f = hodlr.factorise(matrix)
+        sign, logabs = f.slogdet()
+        return jnp.stack([logabs, jnp.angle(sign), jnp.real(jnp.sum(weights * f.solve(b)))])
+
+    arrays, structure = jax.tree.flatten(matrix)
+    directions = [jnp.asarray(0.3 * random_like(a).astype(dtype)) for a in arrays]
+
+    @jax.jit
+    def both(which, t):
+        def moved(t):
+            moves = [
+                a + (jnp.where(which == k, t, 0.0).astype(dtype)) * d
+                for k, (a, d) in enumerate(zip(arrays, directions, strict=True))
+            ]
+            return values(jax.tree.unflatten(structure, moves))
+
+        return moved(t), jax.jacrev(moved)(t)
+
+    h = 1e-4
+    for which in range(len(arrays)):
+        after, before = both(which, jnp.asarray(h))[0], both(which, jnp.asarray(-h))[0]
+        numerical = (after - before) / (2 * h)
+        slope = both(which, jnp.asarray(0.0))[1]
+        assert np.max(np.abs(numerical)) > 1e-3
+        np.testing.assert_allclose(slope, numerical, rtol=1e-5, atol=1e-6)
+
+
 def test_vmap_over_whole_matrices():
     rng = np.random.default_rng(6)
     members = [random_toeplitz(rng, 20, periodic=True) for _ in range(3)]
