@@ -231,7 +231,7 @@ WRONG = [
     (["train", "--n-sites", "-4"], "--n-sites must be at least 1, got -4"),
     (["train", "--n-sites", "7", "--token-size", "2"], "got 7 sites in tokens of 2"),
     (["train", "--n-sites", "six"], "'--n-sites'"),
-    (["train", "--mixer", "lstm"], "--mixer must be one of s4d, real, got lstm"),
+    (["train", "--mixer", "lstm"], "--mixer must be one of s4d, real, s4, power_law, got lstm"),
     (["train", "--exponent", "0"], "--exponent must be greater than 0, got 0"),
     (["train", "--kernel-size", "4"], "--kernel-size must be odd, got 4"),
     (["train", "--batches", "0"], "'--batches'"),

@@ -121,8 +121,10 @@ def test_the_last_chunk_is_filled_and_cut():
 def test_memory_budget():
     small, large = random_network(8), random_network(4096)
     assert samples_per_chunk(Abacus(), small) > samples_per_chunk(Abacus(), large) >= 1
-    assert isinstance(fastest_updates(small), Abacus)
-    assert isinstance(fastest_updates(SpinFlip(small)), Abacus)
+    medium = random_network(64)
+    assert isinstance(fastest_updates(medium), Abacus)
+    assert isinstance(fastest_updates(SpinFlip(medium)), Abacus)
+    assert isinstance(fastest_updates(random_network(8, mixer="power_law")), Recompute)
     deep = random_network(8, depth=3, mixer="real")
     assert isinstance(fastest_updates(deep), Recompute)
     assert isinstance(fastest_updates(random_network(4096, depth=3, mixer="real")), Abacus)

@@ -30,7 +30,7 @@ def test_settings_survive_json():
         ({"n_sites": 6, "token_size": 4}, "--n-sites must be a multiple of --token-size, got 6"),
         ({"token_size": 3}, "--token-size must be one of 1, 2, 4, got 3"),
         ({"kernel_size": 4}, "--kernel-size must be odd, got 4"),
-        ({"mixer": "lstm"}, "--mixer must be one of s4d, real, got lstm"),
+        ({"mixer": "lstm"}, "--mixer must be one of s4d, real, s4, power_law, got lstm"),
         ({"exponent": 0}, "--exponent must be greater than 0, got 0"),
         ({"exponent": math.nan}, "--exponent must be greater than 0, got nan"),
         ({"coupling": math.nan}, "--coupling must be a finite number, got nan"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2, chisquare
 
-from dyson import Ising, SpinFlip, Typewriter, statistics
+from dyson import Abacus, Ising, SpinFlip, Typewriter, statistics
 from dyson.networks import Network
 from dyson.samplers.base import SamplerState
 from dyson.samplers.screening import ENOUGH, MEMORY, ErrorTable
@@ -93,6 +93,7 @@ def test_a_replay_by_hand():
     n, chains = 24, 200
     model = screening_network(n, depth=2, head=1.0)
     sampler = Typewriter(Ising(n), 1, interval=2, mismatch=1e-2)
+    updates = Abacus().bind(model)
     theta = jax.jit(jax.vmap(lambda s: model.head.theta(model.pooled(streams(model, s)))))
     log_cosh = lambda x: np.sum(np.log(np.cosh(x)))  # noqa: E731
     keys = jax.random.split(jax.random.key(5), chains)
@@ -114,7 +115,8 @@ def test_a_replay_by_hand():
                 spins, table, zero, start, jnp.asarray(0.4), frozen, zero, zero, zero, zero
             )
             plan = sampler._plan(key, zero)
-            return plan, sampler._refresh(key, model, before), table.tolerances(sampler.mismatch)
+            after = sampler._refresh(key, model, before, updates)
+            return plan, after, table.tolerances(sampler.mismatch)
 
         return jax.vmap(one)(keys, spins, table, starts, frozen)
 
