@@ -47,6 +47,9 @@ SMALL = {"features": 3, "modes": 1}
         (16, False, {"depth": 1, "token_size": 4, "kernel_size": 1, "periodic": False}),
         (17, False, {"depth": 3, "mixer": "real", **SMALL}),
         (12, False, {"depth": 4, "mixer": "real", "periodic": False, **SMALL}),
+        # 17 proposals: two blocks, the second one short
+        (21, False, {"depth": 2, **SMALL}),
+        (17, False, {"depth": 2, "mixer": "real", "periodic": False, **SMALL}),
     ],
 )
 def test_the_same_uniforms_give_the_same_chain(n_sites, projected, options):
