@@ -12,53 +12,49 @@ from random_networks import distance_on_the_circle, random_network
 
 
 @eqx.filter_jit
-def grown(medium, empty, sites, active):
-    """The segment of the active tokens, absorbed from the first to the last."""
-
-    def grow(segment, item):
-        site, inside = item
-        larger = env.absorb(medium, segment, site)
-        return jax.tree.map(lambda a, b: jnp.where(inside, a, b), larger, segment), None
-
-    return jax.lax.scan(grow, empty, (sites, active))[0]
-
-
-@eqx.filter_jit
-def prepared(model, spins):
+def in_pieces(model, spins, cuts, filling):
+    """log psi with the tokens between the first two cuts as the window and the rest as segments;
+    the window and the segment behind it have slots to spare."""
     medium = env.Medium(model)
     sites = env.local_features(model, medium, env.token_patterns(model, spins)).sites
-    empty = env.empty_segment(medium, spins.shape[0], periodic=model.periodic)
-    return medium, sites, empty, jax.vmap(model)(spins)
+    sites = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), sites)
 
+    def part(a, b):
+        return jax.tree.map(
+            lambda x: jnp.pad(x[:, a:b], ((0, 0), (0, filling), (0, 0))), sites
+        )
 
-@eqx.filter_jit
-def value(model, medium, prefix, window, suffix):
-    outputs = env.outputs_between(medium, prefix, window, suffix, model.n_tokens)
-    return env.log_psi(model, outputs)
+    def segment(a, b):
+        transfers = env.open_transfers(medium, b - a, b - a + filling)
+        return env.segment_of(medium, transfers, part(a, b))
+
+    start, end, between, *_ = cuts
+    batch = spins.shape[0]
+    edge = env.no_segment(medium, batch, outside=not model.periodic)
+    before = env.join(edge, segment(0, start)) if start else edge
+    after = env.no_segment(medium, batch)
+    for a, b in ((end, between), (between, model.n_tokens)):
+        after = env.join(after, segment(a, b)) if b > a else after
+    exterior = env.exterior_of(env.join(after, before), model.features)
+    transfers = env.window_transfers(medium, end - start, end - start + filling)
+    _, outputs = env.settled(medium, transfers, exterior, part(start, end))
+    return env.log_psi(model, outputs), jax.vmap(model)(spins)
 
 
 def check(n_sites, depth, length, **options):
-    """log psi with a window anywhere, and with the whole chain as one prefix or one suffix."""
+    """log psi from a window anywhere and two segments of the rest, and from one segment alone."""
     model = random_network(n_sites, seed=depth, depth=depth, **options)
     spins = random_spins(jax.random.key(n_sites), (2, n_sites))
-    medium, sites, empty, direct = prepared(model, spins)
-    tokens = sites.embedded.shape[0]
-    where = np.arange(tokens)
-    cut = int(np.random.default_rng(n_sites).integers(0, tokens - length + 1))
-    part = lambda a, b: jax.tree.map(lambda x: jnp.moveaxis(x[a:b], 0, 1), sites)  # noqa: E731
-    backwards = jax.tree.map(lambda x: x[::-1], sites)
-    prefix = grown(medium, empty, sites, where < cut)
-    suffix = grown(medium, empty, backwards, where[::-1] >= cut + length)
-    ways = [value(model, medium, prefix, part(cut, cut + length), suffix)]
+    tokens = model.n_tokens
+    rng = np.random.default_rng(n_sites)
+    start = int(rng.integers(0, tokens - length + 1))
+    between = int(rng.integers(start + length, tokens + 1))
+    ways = [(start, start + length, between), (0, tokens, tokens)]
     if depth <= 2:
-        everything = where >= 0
-        right, left = (grown(medium, empty, s, everything) for s in (sites, backwards))
-        nothing = part(0, 0)
-        ways += [
-            value(model, medium, right, nothing, empty),
-            value(model, medium, empty, nothing, left),
-        ]
-    for way in ways:
+        ways.append((0, 1, tokens))
+    for cuts in ways:
+        filling = 0 if model.periodic and cuts[1] - cuts[0] == tokens else 2
+        way, direct = in_pieces(model, spins, cuts, min(filling, tokens - length))
         assert way.dtype == direct.dtype
         size = max(1, float(jnp.max(jnp.abs(direct))))
         precision = 1e-10 if direct.real.dtype == jnp.float64 else 1e-4
@@ -98,8 +94,8 @@ def test_single_precision():
 
 
 @pytest.mark.parametrize("periodic", [True, False])
-@pytest.mark.parametrize("kernel_size", [5])
-def test_local_features_after_a_flip(periodic, kernel_size):
+@pytest.mark.parametrize("kernel_size, length", [(5, 1), (3, 3), (1, 2)])
+def test_local_features_after_a_move(periodic, kernel_size, length):
     """Updating the window gives what the flipped configuration has there, ends of a chain too."""
     n = 11
     model = random_network(n, depth=2, kernel_size=kernel_size, periodic=periodic, mixer="real")
@@ -110,22 +106,31 @@ def test_local_features_after_a_flip(periodic, kernel_size):
     def both(model, spins, site):
         medium = env.Medium(model)
         moved = spins.at[:, site].multiply(jnp.int8(-1))
+        if length > 1:  # the last of them, and beyond the end of a chain none
+            moved = moved.at[:, site + length - 1].multiply(jnp.int8(-1), mode="drop")
         before, after = (
             env.local_features(model, medium, env.token_patterns(model, s)) for s in (spins, moved)
         )
         start = site - half if periodic else site
-        at = lambda x: jax.lax.dynamic_slice_in_dim(x, start, 2 * half + 1, 0)  # noqa: E731
+        beyond = 0 if periodic else half + length
+
+        def at(x):
+            framed = jnp.pad(x, ((half if beyond else 0, beyond), (0, 0), (0, 0)))
+            return jax.lax.dynamic_slice_in_dim(framed, start, 2 * half + length, 0)
+
         window, wanted = (
             jax.tree.map(lambda x: jnp.moveaxis(at(x), 0, 1), features)
             for features in (before, after)
         )
-        around = site + jnp.arange(-half, half + 1)
+        around = site + jnp.arange(-half, half + length)
         exists = None if periodic else (around >= 0) & (around < n)
-        pattern = env.token_patterns(model, moved)[site]
-        return env.flipped(model, medium, window, pattern, exists), wanted, exists
+        # beyond the end of a chain a pattern means nothing
+        patterns = jnp.pad(env.token_patterns(model, moved), ((0, length), (0, 0)))
+        patterns = jax.lax.dynamic_slice_in_dim(patterns, site, length)
+        return env.flipped(model, medium, window, patterns, exists), wanted, exists
 
     spins = random_spins(jax.random.key(0), (2, n))
-    for site in range(half, n - half) if periodic else range(n):
+    for site in range(half, n - half - length + 1) if periodic else range(n):
         updated, wanted, exists = both(model, spins, jnp.asarray(site))
         # vacuum has no convolution of its own: what others read counts there
         for a, b in zip(jax.tree.leaves(updated.sites), jax.tree.leaves(wanted.sites), strict=True):

@@ -10,22 +10,22 @@ from scipy.stats import chi2
 from dyson import DysonNet, Ising, SpinFlip, Sweep, statistics
 from dyson.networks import Network
 from dyson.samplers.base import log_uniforms
-from dyson.samplers.sweep import (
-    environment_sweep,
-    forward_sweep,
+from dyson.samplers.passes import (
+    environment_pass,
+    forward_pass,
     has_environments,
-    visited_sites,
+    proposals,
 )
 from dyson.spins import enumerate_spins, flip, random_spins, spins_to_index
 from random_networks import random_network
 
-sweep_by_environments = eqx.filter_jit(environment_sweep)
+pass_by_environments = eqx.filter_jit(environment_pass)
 
 
 @eqx.filter_jit
-def sweep_by_forward_passes(model, spins, uniforms):
-    sweep = lambda s, u: forward_sweep(model, s, u, visited_sites(model))  # noqa: E731
-    return jax.vmap(sweep, out_axes=(0, 1, 1))(spins, uniforms)
+def pass_by_forward_passes(model, spins, uniforms, distances=()):
+    one = lambda s, u: forward_pass(model, s, u, distances)  # noqa: E731
+    return jax.vmap(one, out_axes=(0, 1, 1))(spins, uniforms)
 
 
 def peaked_network(n_sites, sharpness=3.0, **options):
@@ -36,34 +36,71 @@ def peaked_network(n_sites, sharpness=3.0, **options):
 SMALL = {"features": 3, "modes": 1}
 
 
+def check_chains(model, distances=()):
+    n_sites = model.n_sites
+    assert has_environments(model, distances)
+    spins = random_spins(jax.random.key(0), (3, n_sites))
+    count = len(proposals(model, distances))
+    uniforms = log_uniforms(jax.random.key(1), 3 * count).reshape(3, count)
+    swept, accepted, log_psi = pass_by_environments(model, spins, uniforms, distances)
+    expected, moves, expected_log_psi = pass_by_forward_passes(model, spins, uniforms, distances)
+    np.testing.assert_array_equal(swept, expected)
+    np.testing.assert_array_equal(accepted, moves)
+    assert 0.05 < float(jnp.mean(accepted)) < 0.98
+    assert float(jnp.max(jnp.abs(jnp.real(log_psi - expected_log_psi)))) < 1e-10
+    if distances:
+        np.testing.assert_array_equal(swept.sum(axis=1), spins.sum(axis=1))
+
+
+CHAINS = [
+    (40, False, {"depth": 2}),
+    (13, False, {"depth": 2, "periodic": False, "modes": 1}),
+    (12, True, {"depth": 2, "mixer": "real"}),
+    (12, True, {"depth": 1, "periodic": False, "complex_head": True}),
+    (24, False, {"depth": 2, "token_size": 2, "complex_head": True, "mixer": "real"}),
+    (16, False, {"depth": 1, "token_size": 4, "kernel_size": 1, "periodic": False}),
+    (17, False, {"depth": 3, "mixer": "real", **SMALL}),
+    (12, False, {"depth": 4, "mixer": "real", "periodic": False, **SMALL}),
+    # 17 proposals: two blocks, the second one short
+    (21, False, {"depth": 2, **SMALL}),
+    (17, False, {"depth": 2, "mixer": "real", "periodic": False, **SMALL}),
+    (22, False, {"depth": 2, "mixer": "s4", "features": 3, "modes": 3}),
+    (19, False, {"depth": 2, "mixer": "power_law", "periodic": False, **SMALL}),
+]
+
+
+@pytest.mark.parametrize("n_sites, projected, options", CHAINS)
+def test_the_same_uniforms_give_the_same_chain(n_sites, projected, options):
+    model = peaked_network(n_sites, seed=1, **options)
+    check_chains(SpinFlip(model) if projected else model)
+
+
 @pytest.mark.parametrize(
     "n_sites, projected, options",
     [
-        (40, False, {"depth": 2}),
-        (13, False, {"depth": 2, "periodic": False, "modes": 1}),
-        (12, True, {"depth": 2, "mixer": "real"}),
-        (12, True, {"depth": 1, "periodic": False, "complex_head": True}),
-        (24, False, {"depth": 2, "token_size": 2, "complex_head": True, "mixer": "real"}),
-        (16, False, {"depth": 1, "token_size": 4, "kernel_size": 1, "periodic": False}),
-        (17, False, {"depth": 3, "mixer": "real", **SMALL}),
-        (12, False, {"depth": 4, "mixer": "real", "periodic": False, **SMALL}),
-        # 17 proposals: two blocks, the second one short
-        (21, False, {"depth": 2, **SMALL}),
-        (17, False, {"depth": 2, "mixer": "real", "periodic": False, **SMALL}),
+        (29, False, {"depth": 2, **SMALL}),
+        (12, False, {"depth": 1, "periodic": False, "mixer": "real", "kernel_size": 5}),
+        (32, True, {"depth": 2, "token_size": 2, "mixer": "real", **SMALL}),
+        (24, False, {"depth": 2, "token_size": 4, "periodic": False, **SMALL}),
+        (21, False, {"depth": 3, "mixer": "real", "complex_head": True, **SMALL}),
     ],
 )
-def test_the_same_uniforms_give_the_same_chain(n_sites, projected, options):
-    model = peaked_network(n_sites, seed=1, **options)
-    model = SpinFlip(model) if projected else model
-    assert has_environments(model)
-    spins = random_spins(jax.random.key(0), (3, n_sites))
-    visited = len(range(n_sites)[visited_sites(model)])
-    uniforms = log_uniforms(jax.random.key(1), 3 * visited).reshape(3, visited)
-    swept, accepted, log_psi = sweep_by_environments(model, spins, uniforms)
-    expected, expected_moves, expected_log_psi = sweep_by_forward_passes(model, spins, uniforms)
-    assert bool(jnp.all(swept == expected)) and bool(jnp.all(accepted == expected_moves))
-    assert 0.05 < float(jnp.mean(accepted)) < 0.98
-    assert float(jnp.max(jnp.abs(jnp.real(log_psi - expected_log_psi)))) < 1e-10
+def test_exchanges_give_the_same_chain(n_sites, projected, options):
+    model = peaked_network(n_sites, seed=2, **options)
+    check_chains(SpinFlip(model) if projected else model, (1, 2))
+
+
+def test_every_bond_is_proposed_but_those_across_the_cut():
+    open_chain = random_network(6, periodic=False, kernel_size=1)
+    bonds = {tuple(move) for move in proposals(open_chain, (1, 2)) if move[1] >= 0}
+    assert bonds == {(i, i + d) for i in range(6) for d in (1, 2) if i + d < 6}
+    ring = random_network(12, depth=1, token_size=2)  # one token on either side
+    np.testing.assert_array_equal(proposals(ring)[:, 0], np.arange(2, 10))
+    np.testing.assert_array_equal(
+        proposals(ring, (1, 2)), [(i, i + d) for i in range(2, 8) for d in (1, 2)]
+    )
+    # no environments: everything, by full forward passes
+    assert len(proposals(random_network(4, depth=2))) == 4
 
 
 @pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
@@ -116,9 +153,9 @@ def test_the_distribution_is_stationary(periodic):
     log_psi = np.asarray(jax.jit(jax.vmap(lambda s: model(s)))(states))
     p = np.exp(2 * (log_psi - log_psi.max()))
     p /= p.sum()
-    visited = range(n)[visited_sites(model)]
+    visited = proposals(model)[:, 0]
     always = jnp.full((2**n, len(visited)), -jnp.inf)
-    _, accepted, values = sweep_by_environments(model, states, always)
+    _, accepted, values = pass_by_environments(model, states, always)
     assert bool(jnp.all(accepted))
     distribution, before = p, states
     for step, site in enumerate(visited):
@@ -170,8 +207,8 @@ def test_other_networks_are_swept_by_forward_passes():
 
 @pytest.mark.parametrize("periodic", [True, False])
 def test_operations_of_a_proposal_do_not_grow(periodic):
-    """XLA counts the body of a loop once: everything but the local features and log psi at the
-    start, which are O(n log n) per sweep, is the same for every chain length."""
+    """XLA counts the body of a loop once: everything but the local features at the start, O(1) per
+    token of a sweep, is the same for every chain length with blocks of the same size."""
 
     def operations(n_sites):
         make = lambda: DysonNet(  # noqa: E731
@@ -180,15 +217,17 @@ def test_operations_of_a_proposal_do_not_grow(periodic):
         arrays, static = eqx.partition(
             eqx.filter_eval_shape(make), lambda x: isinstance(x, jax.ShapeDtypeStruct)
         )
-        visited = len(range(n_sites)[visited_sites(eqx.combine(arrays, static))])
+        visited = len(proposals(eqx.combine(arrays, static)))
         start = lambda a, s: jax.vmap(eqx.combine(a, static))(s)  # noqa: E731
-        sweep = lambda a, s, u: environment_sweep(eqx.combine(a, static), s, u)  # noqa: E731
+        sweep = lambda a, s, u: environment_pass(eqx.combine(a, static), s, u)  # noqa: E731
         spins = jax.ShapeDtypeStruct((2, n_sites), jnp.int8)
         uniforms = jax.ShapeDtypeStruct((2, visited), jnp.float64)
         count = lambda f, *a: jax.jit(f).lower(*a).compile().cost_analysis()["flops"]  # noqa: E731
         return count(sweep, arrays, spins, uniforms), count(start, arrays, spins)
 
-    (small, small_start), (large, large_start) = operations(64), operations(1024)
+    # 4 and 64 blocks of 16 tokens
+    extra = 4 if periodic else 0
+    (small, small_start), (large, large_start) = operations(64 + extra), operations(1024 + extra)
     assert small > 10_000
     # beyond the start, per site: the local features and the rotation of the spins
     assert (large - small) < 1.5 * (large_start - small_start)

@@ -7,21 +7,36 @@ from dyson.environments.local import (
     local_features,
     token_patterns,
 )
-from dyson.environments.medium import Medium
-from dyson.environments.segment import Segment, Site, absorb, empty_segment
-from dyson.environments.window import log_psi, outputs_between
+from dyson.environments.medium import Medium, Transfer
+from dyson.environments.segment import Segment, Site, join, no_segment, segment_of
+from dyson.environments.window import (
+    Exterior,
+    changed,
+    exterior_of,
+    log_psi,
+    open_transfers,
+    settled,
+    window_transfers,
+)
 
 __all__ = [
+    "Exterior",
     "LocalFeatures",
     "Medium",
     "Segment",
     "Site",
-    "absorb",
-    "empty_segment",
+    "Transfer",
+    "changed",
+    "exterior_of",
     "flipped",
     "half_window",
+    "join",
     "local_features",
     "log_psi",
-    "outputs_between",
+    "no_segment",
+    "open_transfers",
+    "segment_of",
+    "settled",
     "token_patterns",
+    "window_transfers",
 ]

@@ -5,12 +5,14 @@ A flip of token t changes the sources c of layer l on the tokens within l q and 
 Beyond the ends of an open chain the window sees the vacuum, in which everything is zero.
 """
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int8
 
-from dyson.environments.medium import Medium, add
+from dyson.environments.medium import Medium
 from dyson.environments.segment import Site
 from dyson.networks import DysonNet
 
@@ -46,10 +48,7 @@ def half_window(model: DysonNet) -> int:
 def local_features(
     model: DysonNet, medium: Medium, patterns: Int[Array, "tokens chains"]
 ) -> LocalFeatures:
-    """All tokens of all chains, (tokens, features, chains); O(features^2) per token.
-
-    An open chain is padded with ``half_window`` tokens of vacuum on either side.
-    """
+    """All tokens of all chains, (tokens, features, chains); O(features^2) per token."""
     over_chains = lambda f: jax.vmap(f, in_axes=-1, out_axes=-1)  # noqa: E731
     phi, h = over_chains(model.embed)(patterns)
     layers = []
@@ -59,28 +58,25 @@ def local_features(
         layers.append((phi, local.inputs, local.convolved, drive, local.gates))
         phi = phi + local.sources
     features = LocalFeatures(h, *(tuple(arrays) for arrays in zip(*layers, strict=True)))
-    vacuum = 0 if model.periodic else half_window(model)
-
-    def tokens_first(x: Array) -> Array:
-        return jnp.pad(jnp.moveaxis(x, 1, 0), ((vacuum, vacuum), (0, 0), (0, 0)))
-
-    return jax.tree.map(tokens_first, features)
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), features)
 
 
 def flipped(
     model: DysonNet,
     medium: Medium,
     window: LocalFeatures,
-    pattern: Int[Array, " chains"],
+    patterns: Int[Array, "moved chains"],
     exists: Bool[Array, " tokens"] | None,
 ) -> LocalFeatures:
-    """The window after its middle token has taken a new pattern; O(window * features^2).
+    """The window after the tokens in its middle have taken new patterns; O(window * features^2).
 
-    ``exists`` tells tokens from vacuum on an open chain; None where all are tokens.
+    ``half_window`` tokens lie on either side of them.  ``exists`` tells tokens from vacuum on an
+    open chain; None where all are tokens.
     """
-    middle = window.embedded.shape[1] // 2
-    phi, h = model.embed(pattern)
-    start, change = middle, phi[:, None] - window.phi[0][:, middle : middle + 1]
+    start, moved = half_window(model), slice(half_window(model), -half_window(model) or None)
+    phi, h = model.embed(patterns.reshape(-1))
+    phi, h = (x.reshape(-1, *patterns.shape) for x in (phi, h))
+    change = _only(exists, phi - window.phi[0][:, moved], moved)
     new_phi, new_inputs, new_convolved, new_drives, new_gates = [], [], [], [], []
     for index, (block, layer) in enumerate(zip(model.blocks, medium.layers, strict=True)):
         here = slice(start, start + change.shape[1])
@@ -102,9 +98,9 @@ def flipped(
         new_drives.append(_replaced(window.drives[index], there, drive))
         change = jnp.pad(change, ((0, 0), (block.reach, block.reach), (0, 0)))
         change = change + drive - window.drives[index][:, there]
-    embedded = _replaced(window.embedded, slice(middle, middle + 1), h[:, None])
+    embedded = _only(exists, h, moved)
     return LocalFeatures(
-        embedded,
+        _replaced(window.embedded, moved, embedded),
         *map(tuple, (new_phi, new_inputs, new_convolved, new_drives, new_gates)),
     )
 
@@ -114,11 +110,13 @@ def _convolve(taps: Array, x: Array) -> Array:
     width = taps.shape[1]
     padded = jnp.pad(x, ((0, 0), (width - 1, width - 1), (0, 0)))
     length = x.shape[1] + width - 1
-    return add(*(taps[:, tap, None, None] * padded[:, tap : tap + length] for tap in range(width)))
+    terms = (taps[:, tap, None, None] * padded[:, tap : tap + length] for tap in range(width))
+    return functools.reduce(jnp.add, terms)
 
 
 def _replaced(x: Array, where: slice, values: Array) -> Array:
-    return jnp.concatenate([x[:, : where.start], values, x[:, where.stop :]], axis=1)
+    end = where.start + values.shape[1]
+    return jnp.concatenate([x[:, : where.start], values, x[:, end:]], axis=1)
 
 
 def _only(exists: Array | None, x: Array, where: slice) -> Array:

@@ -7,240 +7,252 @@ the transmission lambda^length inside each layer: a wave of layer m excites laye
 nothing is ever inverted and multiple scattering ends with the last layer (the truncated Dyson
 series of arXiv:2603.11189).
 
-A segment grows at one end, the *near* end; the other is the *far* end.  A prefix of the chain grows
-to the right and a suffix to the left by the same formulas, because a token treats the two
-directions alike.  On an open chain nothing enters at the far end: its maps are left out.
+Segments are made of stretches of tokens and joined end to end.  What lies outside an open chain is
+a segment too, through which nothing passes.
 """
 
-from typing import Any
+import functools
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dyson.environments.medium import (
     Medium,
-    Wave,
-    WaveMap,
-    add,
-    applied,
-    product,
+    Phase,
+    Transfer,
+    phase_of_length,
     shared_product,
     turn,
+    turn_columns,
 )
 
 
 class Site(eqx.Module):
-    """A token with its final local features; leading axis features, last axis chains.
+    """Tokens with their local features; leading axis features, last axis the batch.
 
     embedded: h^(0).   drives: per layer c + offset, what enters the mixer apart from h.
     gates: per layer D.  All zero is the vacuum, which transmits waves and does nothing else.
     """
 
-    embedded: Float[Array, "features *tokens chains"]
-    drives: tuple[Float[Array, "features *tokens chains"], ...]
-    gates: tuple[Float[Array, "features *tokens chains"], ...]
+    embedded: Float[Array, "features tokens batch"]
+    drives: tuple[Float[Array, "features tokens batch"], ...]
+    gates: tuple[Float[Array, "features tokens batch"], ...]
 
 
-class Response(eqx.Module):
-    """An affine function of the waves entering a segment, for rows of any kind.
-
-    near[j], far[j]: maps from the wave of layer j that enters at the near or the far end.
-    """
-
-    constant: Any
-    near: tuple[WaveMap, ...]
-    far: tuple[WaveMap, ...]
-
-    def __call__(self, near: list[Wave], far: list[Wave]) -> Any:
-        """Value for the given waves; cost rows * columns per layer."""
-        pairs = [*zip(self.near, near, strict=False), *zip(self.far, far, strict=False)]
-        return add(self.constant, *(applied(response, wave) for response, wave in pairs))
+# By the direction in which waves leave and the end at which they enter: (waves, lower, batch).
+Map = tuple[tuple[Array, Array], tuple[Array, Array]]
 
 
 class Segment(eqx.Module):
-    """Environment of everything between two cuts, (…, chains).
+    """Everything between two cuts.
 
-    near, far: per layer the wave leaving at either end, a function of the waves of lower layers;
-      ``far`` is empty on an open chain.  Transmission comes on top.
-    transmission: per layer lambda^length, parts of shape (features * modes,).
-    pooled: share of head @ sum_t h_t, a function of the waves of all layers.
+    through: per layer the transmission lambda^length.
+    maps[l][m][out][in], m < l: from the waves of layer m that enter at the left end (in = 0) or at
+      the right end (1) to those of layer l that leave to the right (out = 0) or to the left (1).
+    sent[l][out]: what leaves if nothing enters.
+    pooled[m][in], pooled_sent: the same for the share of head @ sum_t h_t.
 
-    Numbers per chain, with w real waves per layer, L layers and K outputs of the head: on a ring
-    2 L (L-1) w^2 + 2 L K w, on an open chain a quarter and a half of these.
+    Numbers per batch entry with w = features * parts * modes, L layers and K outputs of the head:
+    2 L (L-1) w^2 + 2 L (K + 1) w.
     """
 
-    near: tuple[Response, ...]
-    far: tuple[Response, ...]
-    transmission: tuple[Wave, ...]
-    pooled: Response
+    through: tuple[Phase, ...]
+    maps: tuple[tuple[Map, ...], ...]
+    sent: tuple[tuple[Float[Array, "waves batch"], Float[Array, "waves batch"]], ...]
+    pooled: tuple[tuple[Float[Array, "outputs waves batch"], ...], ...]
+    pooled_sent: Float[Array, "outputs batch"]
 
 
-def empty_segment(medium: Medium, n_chains: int, *, periodic: bool) -> Segment:
-    """The segment without tokens."""
-
-    def zeros(shape: tuple[int, ...], count: int, like: Array) -> Wave:
-        return (jnp.zeros((*shape, n_chains), like.dtype),) * count
-
-    near = []
-    for layer in medium.layers:
-        waves, n_parts = layer.pole[0].shape[0], len(layer.pole)
-        into = tuple(
-            (zeros((waves, lower.pole[0].shape[0]), n_parts, layer.pole[0]),) * len(lower.pole)
-            for lower in medium.layers[: len(near)]
-        )
-        constant = zeros((waves,), n_parts, layer.pole[0])
-        near.append(Response(constant, into, into if periodic else ()))
+def no_segment(medium: Medium, batch: int, *, outside: bool = False) -> Segment:
+    """The segment without tokens, through which everything passes; or what lies ``outside`` an
+    open chain, through which nothing does."""
+    phases = [phase_of_length(layer, 0) * (0 if outside else 1) for layer in medium.layers]
+    sizes = [phase.size for phase in phases]
+    zeros = lambda *shape: jnp.zeros((*shape, batch), medium.head.dtype)  # noqa: E731
     outputs = medium.head.shape[0]
-    into = tuple(
-        zeros((outputs, layer.pole[0].shape[0]), len(layer.pole), medium.head)
-        for layer in medium.layers
-    )
-    (constant,) = zeros((outputs,), 1, medium.head)
     return Segment(
-        tuple(near),
-        tuple(near) if periodic else (),
+        tuple(phases),
         tuple(
-            (jnp.ones_like(layer.pole[0]), *map(jnp.zeros_like, layer.pole[1:]))
-            for layer in medium.layers
+            tuple(((zeros(size, lower),) * 2,) * 2 for lower in sizes[:index])
+            for index, size in enumerate(sizes)
         ),
-        Response(constant, into, into if periodic else ()),
+        tuple((zeros(size),) * 2 for size in sizes),
+        tuple((zeros(outputs, size),) * 2 for size in sizes),
+        zeros(outputs),
     )
 
 
-class Scatterer(eqx.Module):
-    """One token, solved for the signals ``e^m = Re[c^m (f^m + g^m)]`` it hears in each layer m.
+def segment_of(medium: Medium, transfers: tuple[Transfer, ...], tokens: Site) -> Segment:
+    """The segment made of a stretch of tokens.
 
-        u^l = sources[l] + sum_{m<l} links[l][m] e^m,
-        head @ h^L = output + sum_m readouts[m] e^m
+    A wave that enters layer m is heard in one channel at each token and scattered by D W_out; what
+    later layers hear of it is followed in all channels.  The pooled stream is followed backwards,
+    from the head to the sources.
+
+    Cost per token and batch entry O(features^3 + features^2 waves) at depth 2, O(features^2 waves)
+    more for every pair of layers that are not neighbours.
     """
+    n_layers = len(medium.layers)
+    h, sent = tokens.embedded, []
+    for layer, mixing, drive, gate in zip(
+        medium.layers, transfers, tokens.drives, tokens.gates, strict=True
+    ):
+        y, out = mixing(shared_product(layer.scattered, h) + drive)
+        sent.append(tuple(by_direction(out)))
+        h = h + gate * shared_product(layer.mix_out, y)
+    maps: list[list[Array]] = [[] for _ in medium.layers]
+    for m, (entered, mixing) in enumerate(zip(medium.layers, transfers, strict=True)):
+        # what y in channel a adds to h at the same token: (features, a, tokens, batch)
+        direct = tokens.gates[m][:, None] * entered.mix_out[..., None, None]
+        induced = None
+        for index in range(m + 1, n_layers):
+            layer, gate = medium.layers[index], tokens.gates[index]
+            u = shared_product(layer.scattered, direct)
+            u = u[:, :, :, None] * mixing.heard[..., None]
+            u = jnp.moveaxis(u, 2, 1)  # (features, tokens, a, waves, batch)
+            if induced is not None:
+                u = u + shared_product(layer.scattered, induced)
+            out = transfers[index].leaving(u)
+            maps[index].append(tuple(map(_columns_by_direction, by_direction(out))))
+            if index + 1 < n_layers:
+                y = transfers[index].within(u)
+                more = gate[:, :, None, None] * shared_product(layer.mix_out, y)
+                induced = more if induced is None else induced + more
+    return Segment(
+        tuple(mixing.through for mixing in transfers),
+        tuple(map(tuple, maps)),
+        tuple(sent),
+        _pooled_maps(medium, transfers, tokens.gates),
+        medium.head @ jnp.sum(h, axis=1),
+    )
 
-    sources: tuple[Float[Array, "features chains"], ...]
-    links: tuple[tuple[Float[Array, "features features chains"], ...], ...]
-    output: Float[Array, "outputs chains"]
-    readouts: tuple[Float[Array, "outputs features chains"], ...]
+
+def _pooled_maps(
+    medium: Medium, transfers: tuple[Transfer, ...], gates: tuple[Array, ...]
+) -> tuple[Array, ...]:
+    response = medium.head.T[:, None, :, None]  # (features, tokens, outputs, batch)
+    pooled = []
+    for layer, mixing, gate in zip(
+        medium.layers[::-1], transfers[::-1], gates[::-1], strict=True
+    ):
+        to_y = shared_product(layer.mix_out.T, gate[:, :, None] * response)
+        share = jnp.einsum("atx,atkn->axkn", mixing.heard, to_y)
+        pooled.append(_columns_by_direction(jnp.moveaxis(share, 2, 0)))
+        if layer is not medium.layers[0]:
+            to_u = mixing.within(to_y)  # the kernel is symmetric
+            response = response + shared_product(layer.scattered.T, to_u)
+    return tuple(pooled[::-1])
 
 
-def scatterer(medium: Medium, site: Site) -> Scatterer:
-    """Cost O(depth^2 features^3) per chain, all of it products with matrices that chains share."""
-    h, heard = site.embedded, []
-    sources, links = [], []
-    for layer, drive, gate in zip(medium.layers, site.drives, site.gates, strict=True):
-        own = layer.mix_out * layer.kappa
-        source = layer.scattered @ h + drive
-        link = tuple(shared_product(layer.scattered, response) for response in heard)
-        heard = [
-            response + gate[:, None] * shared_product(own, through)
-            for response, through in zip(heard, link, strict=True)
-        ]
-        heard.append(gate[:, None] * layer.mix_out[..., None])
-        h = h + gate * (own @ source)
-        sources.append(source)
-        links.append(link)
-    readouts = tuple(shared_product(medium.head, response) for response in heard)
-    return Scatterer(tuple(sources), tuple(links), medium.head @ h, readouts)
+def join(first: Segment, second: Segment) -> Segment:
+    """The segment made of ``first`` and, to the right of it, ``second``.
 
+    Layer by layer the waves at the joint, to the right and to the left, follow from what enters at
+    the far ends and from the waves of lower layers.
 
-def absorb(medium: Medium, segment: Segment, site: Site) -> Segment:
-    """The segment with one more token at its near end.
-
-    The wave that used to enter at the near end is now the one that leaves the token:
-    lambda (z + u), with z the wave entering the grown segment.  Layer by layer, ``arriving`` is
-    what comes to the token from the segment, in terms of z and of the waves at the far end.
-
-    Cost O(L^2 w^2) elementwise per chain for depth 2 (w real waves per layer), O(w^2 features) for
-    each triple of layers beyond that.
+    Cost per batch entry O(waves^2) at depth 2, O(waves^3) for each triple of layers beyond.
     """
-    token = scatterer(medium, site)
-    periodic = bool(segment.far)
-    near, far, signals = [], [], []
-
-    def heard(coefficients: tuple[Any, ...]) -> Response:
-        """``sum_m coefficients[m] e^m`` as a function of the waves."""
-        constant = add(*(product(a, s.constant) for a, s in _pairs(coefficients, signals)))
-        into_near, into_far = [], []
-        for j, (a, layer) in enumerate(_pairs(coefficients, medium.layers)):
-            higher = _pairs(coefficients[j + 1 :], signals[j + 1 :])
-            into_near.append(
-                add(
-                    layer.heard_columns(a),
-                    *(tuple(product(b, column) for column in s.near[j]) for b, s in higher),
+    n_layers = len(first.through)
+    # of every layer: what runs at the joint to the right and to the left, from what enters layer m
+    # at the left end and at the right end
+    inwards: list[list[tuple[Sum, ...]]] = []
+    inwards_sent: list[tuple[Array, Array]] = []
+    maps, sent = [], []
+    for index in range(n_layers):
+        one, two = first.maps[index], second.maps[index]
+        past_first, past_second = first.through[index], second.through[index]
+        joint, leaving = [], []
+        for m in range(index):
+            ends = []
+            for end, phase in ((0, first.through[m]), (1, second.through[m])):
+                through, other = (None, phase) if end == 0 else (phase, None)
+                right, left = Sum((one[m][0][end], through)), Sum((two[m][1][end], other))
+                past, back = Sum((two[m][0][end], other)), Sum((one[m][1][end], through))
+                for p in range(m + 1, index):
+                    to_right, to_left = inwards[p][m][end]
+                    right += to_left.after(one[p][0][1])
+                    left += to_right.after(two[p][1][0])
+                    past += to_right.after(two[p][0][0])
+                    back += to_left.after(one[p][1][1])
+                ends.append((right, left, past, back))
+            joint.append(tuple((right, left) for right, left, _, _ in ends))
+            leaving.append(
+                (
+                    tuple(turn(past_second, r.total()) + p.total() for r, _, p, _ in ends),
+                    tuple(turn(past_first, x.total()) + b.total() for _, x, _, b in ends),
                 )
             )
-            if periodic:
-                into_far.append(
-                    add(
-                        layer.heard_columns(a, segment.transmission[j]),
-                        *(tuple(product(b, column) for column in s.far[j]) for b, s in higher),
-                    )
-                )
-        return Response(constant, tuple(into_near), tuple(into_far))
-
-    def pushed(response: Response, direct: tuple[Any, ...] = ()) -> Response:
-        """A function of the waves that entered before, plus ``direct`` on the signals."""
-        sent = [
-            layer.sent_into(into) for layer, into in _pairs(medium.layers, response.near)
+        right, left = first.sent[index][0], second.sent[index][1]
+        past, back = second.sent[index][0], first.sent[index][1]
+        for p, (to_right, to_left) in enumerate(inwards_sent):
+            right = right + product(one[p][0][1], to_left)
+            left = left + product(two[p][1][0], to_right)
+            past = past + product(two[p][0][0], to_right)
+            back = back + product(one[p][1][1], to_left)
+        inwards.append(joint)
+        inwards_sent.append((right, left))
+        maps.append(tuple(leaving))
+        sent.append((turn(past_second, right) + past, turn(past_first, left) + back))
+    pooled_sent = first.pooled_sent + second.pooled_sent
+    for p, (right, left) in enumerate(inwards_sent):
+        pooled_sent = pooled_sent + product(second.pooled[p][0], right)
+        pooled_sent = pooled_sent + product(first.pooled[p][1], left)
+    pooled = []
+    for m in range(n_layers):
+        ends = [
+            first.pooled[m][0] + turn_columns(second.pooled[m][0], first.through[m]),
+            turn_columns(first.pooled[m][1], second.through[m]) + second.pooled[m][1],
         ]
-        coefficients = list(direct)
-        for m in range(len(sent) - 1):
-            terms = [product(sent[i], token.links[i][m]) for i in range(m + 1, len(sent))]
-            total = add(*terms)
-            coefficients[m:m + 1] = [add(coefficients[m], total) if m < len(direct) else total]
-        moved = Response(
-            add(response.constant, *(product(s, u) for s, u in _pairs(sent, token.sources))),
-            tuple(
-                layer.turned_columns(into)
-                for layer, into in _pairs(medium.layers, response.near)
-            ),
-            response.far,
-        )
-        return moved if not coefficients else _add_lower(moved, heard(tuple(coefficients)))
-
-    for index, layer in enumerate(medium.layers):
-        arriving = pushed(segment.near[index])
-        source = Response(token.sources[index], (), ())
-        if token.links[index]:
-            raised = heard(token.links[index])
-            source = Response(add(source.constant, raised.constant), raised.near, raised.far)
-        signals.append(jax.tree.map(layer.heard, arriving, is_leaf=_is_wave))
-        near.append(
-            jax.tree.map(
-                lambda x, u: turn(layer.pole, (x[0] + layer.expand(u), *x[1:])),  # noqa: B023
-                arriving,
-                source,
-                is_leaf=_is_wave,
-            )
-        )
-        if periodic:
-            through = segment.transmission[index]
-            sent = jax.tree.map(lambda u: layer.sent(u, through), source)  # noqa: B023
-            far.append(add(pushed(segment.far[index]), sent))
-    pooled = pushed(segment.pooled, token.readouts)
-    pooled = eqx.tree_at(lambda p: p.constant, pooled, pooled.constant + token.output)
-    transmission = tuple(
-        turn(layer.pole, t) for layer, t in _pairs(medium.layers, segment.transmission)
-    )
-    return Segment(tuple(near), tuple(far), transmission, pooled)
+        for p in range(m + 1, n_layers):
+            for end, (to_right, to_left) in enumerate(inwards[p][m]):
+                ends[end] = ends[end] + to_right.after(second.pooled[p][0]).total()
+                ends[end] = ends[end] + to_left.after(first.pooled[p][1]).total()
+        pooled.append(tuple(ends))
+    through = tuple(map(turn_phase, first.through, second.through))
+    return Segment(through, tuple(maps), tuple(sent), tuple(pooled), pooled_sent)
 
 
-def _add_lower(response: Response, lower: Response) -> Response:
-    """Sum with a response that reaches as many layers or fewer."""
+class Sum:
+    """A sum of maps from waves, each behind a phase of these waves or none.
 
-    def extend(maps: tuple[WaveMap, ...], more: tuple[WaveMap, ...]) -> tuple[WaveMap, ...]:
-        return tuple(add(a, b) for a, b in _pairs(maps, more)) + maps[len(more) :]
+    A product with such a map is taken before the phase: there it costs the least.
+    """
 
-    return Response(
-        add(response.constant, lower.constant),
-        extend(response.near, lower.near),
-        extend(response.far, lower.far),
-    )
+    def __init__(self, *terms: tuple[Array, Phase | None]):
+        self.terms = terms
+
+    def __add__(self, other: "Sum") -> "Sum":
+        return Sum(*self.terms, *other.terms)
+
+    def after(self, matrix: Array) -> "Sum":
+        """``matrix`` times the map."""
+        return Sum(*((product(matrix, x), phase) for x, phase in self.terms))
+
+    def total(self) -> Array:
+        """The map as one array."""
+        turned = (x if phase is None else turn_columns(x, phase) for x, phase in self.terms)
+        return functools.reduce(jnp.add, turned)
 
 
-def _is_wave(x: Any) -> bool:
-    return isinstance(x, tuple) and x != () and all(isinstance(part, jax.Array) for part in x)
+def by_direction(out: Array) -> Array:
+    """Outgoing waves (features, 2 * waves, ...) of each channel as (2, features * waves, ...)."""
+    split = out.reshape(out.shape[0], 2, out.shape[1] // 2, *out.shape[2:])
+    return jnp.moveaxis(split, 1, 0).reshape(2, -1, *out.shape[2:])
 
 
-def _pairs(first: Any, second: Any) -> list[tuple[Any, Any]]:
-    """Zip to the shorter of the two: lower layers of what holds all of them."""
-    return list(zip(first, second, strict=False))
+def product(matrix: Array, x: Array) -> Array:
+    """``sum_j matrix[i, j, batch] x[j, ..., batch]``."""
+    return jnp.einsum("ijn,j...n->i...n", matrix, x)
+
+
+def turn_phase(first: Phase, second: Phase) -> Phase:
+    """Product of two phases."""
+    return turn(first, second.reshape(-1)).reshape(second.shape)
+
+
+def _columns_by_direction(x: Array) -> tuple[Array, Array]:
+    """(rows, features, 2 * waves, batch) as two of (rows, features * waves, batch)."""
+    rows, features, waves, batch = x.shape
+    split = x.reshape(rows, features, 2, waves // 2, batch)
+    return tuple(split[:, :, end].reshape(rows, -1, batch) for end in (0, 1))

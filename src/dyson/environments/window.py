@@ -1,69 +1,145 @@
-"""Exact evaluation of a window of tokens between a prefix and a suffix of the chain."""
+"""Exact evaluation of a window of tokens within what surrounds it, and of changes in it."""
 
+from collections.abc import Sequence
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from dyson.environments.medium import Medium, Propagator, Wave, add, shared_product, stored, turn
-from dyson.environments.segment import Segment, Site
+from dyson.environments.medium import Medium, Transfer, shared_product, transfer
+from dyson.environments.segment import Map, Segment, Site, product
 from dyson.networks import DysonNet
 
 
-def outputs_between(
-    medium: Medium, prefix: Segment, window: Site, suffix: Segment, n_tokens: int
-) -> Float[Array, "outputs chains"]:
-    """``head @ sum_t h^(L)_t`` of the chain prefix | window | suffix.
+class Exterior(eqx.Module):
+    """All of the chain but a window, as the window sees it.
 
-    Layer by layer: the waves F and G that enter the window from the left and from the right are
-    known once the layers below are,
-
-        F = (P + lambda^p S' + lambda^(p+s) W) / (1 - lambda^n)        on the ring,
-
-    with P sent by the prefix, S' by the suffix through the origin and W by the window, p and s the
-    lengths of prefix and suffix; F = P on an open chain.  Then the tokens of the window are
-    evaluated exactly and the next layer follows.
-
-    Cost O(length^2 features + length features^2) and one application of each map of the two
-    segments, independent of ``n_tokens``.  The window may be empty, which closes the ring.
+    maps[l][m], m < l: from the waves of layer m that leave the window to those of layer l that come
+      back.  sent[l]: what comes if nothing leaves.  Waves in the order of a ``Transfer``; that of
+      the window is closed, so waves that only pass by are not counted again.
+    pooled, pooled_sent: share of head @ sum_t h_t.
     """
-    periodic = bool(prefix.far)
-    h = window.embedded
-    into_prefix, into_suffix = ([], []), ([], [])
-    into_ends, into_origin = zip(into_prefix, into_suffix, strict=True)
-    for index, (layer, drive, gate) in enumerate(
-        zip(medium.layers, window.drives, window.gates, strict=True)
+
+    maps: tuple[tuple[Float[Array, "waves lower batch"], ...], ...]
+    sent: tuple[Float[Array, "features waves batch"], ...]
+    pooled: tuple[Float[Array, "outputs waves batch"], ...]
+    pooled_sent: Float[Array, "outputs batch"]
+
+    def coming(self, index: int, leaving: list[Array]) -> Array:
+        """Waves of layer ``index`` that the leaving ones of lower layers excite outside; none for
+        the first layer."""
+        waves = self.sent[index]
+        total = jnp.zeros((waves.shape[0] * waves.shape[1], leaving[0].shape[-1]), waves.dtype)
+        for response, out in zip(self.maps[index], leaving, strict=False):
+            total = total + product(response, out.reshape(-1, out.shape[-1]))
+        return total.reshape(*waves.shape[:2], -1)
+
+    def outputs(self, leaving: list[Array]) -> Array:
+        """What the leaving waves of all layers add to the pooled outputs of the head."""
+        terms = (
+            product(response, out.reshape(-1, out.shape[-1]))
+            for response, out in zip(self.pooled, leaving, strict=True)
+        )
+        return sum(terms, jnp.zeros((), self.pooled_sent.dtype))
+
+
+def exterior_of(segment: Segment, features: int) -> Exterior:
+    """The exterior of a window made of the segment from its right end on to its left end: around
+    the ring, or through what lies outside an open chain."""
+
+    def columns(ends: tuple[Array, Array]) -> Array:
+        """Two of (rows, waves, batch) as (rows, 2 * waves, batch) in the order of channels."""
+        rows, _, batch = ends[0].shape
+        split = [x.reshape(rows, features, -1, batch) for x in ends]
+        return jnp.concatenate(split, axis=2).reshape(rows, -1, batch)
+
+    def rows(directions: Sequence[Array]) -> Array:
+        split = [x.reshape(features, -1, *x.shape[1:]) for x in directions]
+        return jnp.concatenate(split, axis=1)
+
+    def both(response: Map) -> Array:
+        by_row = rows([columns(ends) for ends in response])
+        return by_row.reshape(-1, *by_row.shape[2:])
+
+    return Exterior(
+        tuple(tuple(map(both, maps)) for maps in segment.maps),
+        tuple(map(rows, segment.sent)),
+        tuple(map(columns, segment.pooled)),
+        segment.pooled_sent,
+    )
+
+
+def window_transfers(medium: Medium, length: int, slots: int) -> tuple[Transfer, ...]:
+    """The transfers along a window, closed around the ring if the chain is one."""
+    ring = medium.n_tokens if medium.periodic else None
+    return tuple(transfer(layer, length, slots, ring=ring) for layer in medium.layers)
+
+
+def open_transfers(medium: Medium, length: int, slots: int) -> tuple[Transfer, ...]:
+    """The transfers along a stretch that becomes a segment."""
+    return tuple(transfer(layer, length, slots) for layer in medium.layers)
+
+
+def settled(
+    medium: Medium, transfers: tuple[Transfer, ...], exterior: Exterior, tokens: Site
+) -> tuple[tuple[Array, ...], Float[Array, "outputs batch"]]:
+    """W_out y of the tokens of a window in every layer, and ``head @ sum_t h^(L)_t`` of the chain.
+
+    The window may be of the length of the chain.  O(length^2 features + length features^2) and one
+    application of each map of the exterior, independent of the rest.
+    """
+    h, mixed, leaving = tokens.embedded, [], []
+    for index, (layer, mixing, drive, gate) in enumerate(
+        zip(medium.layers, transfers, tokens.drives, tokens.gates, strict=True)
     ):
         u = shared_product(layer.scattered, h) + drive
-        powers = layer.power(jnp.arange(h.shape[1] + 1))
-        to_right, to_left = sent_out(layer, powers, u)
-        from_left = prefix.near[index](*into_prefix)
-        from_right = suffix.near[index](*into_suffix)
-        if periodic:
-            t_prefix, t_suffix = prefix.transmission[index], suffix.transmission[index]
-            around_right = suffix.far[index](*into_suffix)
-            around_left = prefix.far[index](*into_prefix)
-            rest = turn(t_prefix, t_suffix)
-            closing = _closing(layer, n_tokens)
-            from_left = turn(
-                closing, add(from_left, turn(t_prefix, around_right), turn(rest, to_right))
-            )
-            from_right = turn(
-                closing, add(from_right, turn(t_suffix, around_left), turn(rest, to_left))
-            )
-        whole = tuple(part[:, -1] for part in powers)
-        out_right = add(turn(whole, from_left), to_right)
-        out_left = add(turn(whole, from_right), to_left)
-        waves = [from_left, from_right, out_left, out_right]
-        if periodic:
-            waves.append(add(around_right, turn(t_suffix, out_right)))
-            waves.append(add(around_left, turn(t_prefix, out_left)))
-        from_left, from_right, *waves = stored(waves)
-        for into, wave in zip((*into_ends, *into_origin), waves, strict=False):
-            into.append(wave)
-        y = within(layer, u) + layer.heard(_through(powers, from_left, from_right))
-        h = h + gate * shared_product(layer.mix_out, y)
-    inside = medium.head @ jnp.sum(h, axis=1)
-    return inside + prefix.pooled(*into_prefix) + suffix.pooled(*into_suffix)
+        coming = exterior.sent[index]
+        if index:
+            coming = coming + exterior.coming(index, leaving)
+        y, out = mixing(jnp.concatenate([u, coming], axis=1))
+        mixed.append(shared_product(layer.mix_out, y))
+        leaving.append(out)
+        h = h + gate * mixed[-1]
+    total = medium.head @ jnp.sum(h, axis=1) + exterior.pooled_sent + exterior.outputs(leaving)
+    return tuple(mixed), total
+
+
+def changed(
+    medium: Medium,
+    transfers: tuple[Transfer, ...],
+    exterior: Exterior,
+    mixed: tuple[Array, ...],
+    old: Site,
+    new: Site,
+    where: tuple[Array, int],
+) -> tuple[tuple[Array, ...], Float[Array, "outputs batch"]]:
+    """What ``mixed`` and the pooled outputs of :func:`settled` gain when the tokens change from
+    ``old`` to ``new`` between ``where[0]`` and ``where[0] + where[1]``.
+
+    Only differences are followed, so that ratios are accurate also where log psi is large.
+    """
+    start, length = where
+    h, changes, leaving = None, [], []
+    for index, (layer, mixing) in enumerate(zip(medium.layers, transfers, strict=True)):
+        drive = new.drives[index] - old.drives[index]
+        if h is None:
+            # only the sources at the changed tokens: these columns alone
+            part = lambda x: jax.lax.dynamic_slice_in_dim(x, start, length, 1)  # noqa: E731
+            h = new.embedded - old.embedded
+            u = shared_product(layer.scattered, part(h)) + part(drive)
+            columns = jax.lax.dynamic_slice_in_dim(mixing.matrix, start, length, 2)
+            both = jnp.einsum("foi,fin->fon", columns, u)
+            y, out = both[:, : mixing.slots], both[:, mixing.slots :]
+        else:
+            u = shared_product(layer.scattered, h) + drive
+            y, out = mixing(jnp.concatenate([u, exterior.coming(index, leaving)], axis=1))
+        change = shared_product(layer.mix_out, y)
+        h = h + new.gates[index] * (mixed[index] + change) - old.gates[index] * mixed[index]
+        changes.append(change)
+        leaving.append(out)
+    total = medium.head @ jnp.sum(h, axis=1) + exterior.outputs(leaving)
+    return tuple(changes), total
 
 
 def log_psi(
@@ -77,52 +153,3 @@ def log_psi(
         return model.head.log_amplitude(theta)
 
     return jax.vmap(one, in_axes=-1)(outputs)
-
-
-def within(layer: Propagator, u: Array) -> Array:
-    """The mixer between the tokens of the window, all lags from 0 to length - 1."""
-    length = u.shape[1]
-    if length == 0:
-        return u
-    kernel = layer.mixer.kernel(jnp.arange(length), length, periodic=False)
-    lags = jnp.abs(jnp.arange(length)[:, None] - jnp.arange(length))
-    toeplitz = kernel[:, lags]
-    terms = [toeplitz[:, :, j, None] * u[:, j, None] for j in range(length)]
-    return add(*terms)
-
-
-def sent_out(layer: Propagator, powers: Wave, u: Array) -> tuple[Wave, Wave]:
-    """Waves leaving the window to the right and to the left, from sources (features, length, B)."""
-    expanded = layer.expand(u)
-    to_right = tuple(jnp.sum(part[:, :0:-1, None] * expanded, axis=1) for part in powers)
-    to_left = tuple(jnp.sum(part[:, 1:, None] * expanded, axis=1) for part in powers)
-    return to_right, to_left
-
-
-def _through(powers: Wave, from_left: Wave, from_right: Wave) -> Wave:
-    """``f + g`` at each token of the window, from the waves that enter it."""
-    right = tuple(part[:, :-1, None] for part in powers)
-    left = tuple(part[:, ::-1] for part in right)
-    f = tuple(part[:, None] for part in from_left)
-    g = tuple(part[:, None] for part in from_right)
-    return add(_times(right, f), _times(left, g))
-
-
-def _times(factor: Wave, wave: Wave) -> Wave:
-    if len(factor) == 1:
-        return (factor[0] * wave[0],)
-    return (
-        factor[0] * wave[0] - factor[1] * wave[1],
-        factor[0] * wave[1] + factor[1] * wave[0],
-    )
-
-
-def _closing(layer: Propagator, n_tokens: int) -> Wave:
-    """``1 / (1 - lambda^n)``: once around the ring and again."""
-    once = tuple(part[:, 0] for part in layer.power(jnp.array([n_tokens])))
-    if len(once) == 1:
-        return (1 / (1 - once[0]),)
-    real, imag = 1 - once[0], -once[1]
-    size = real**2 + imag**2
-    return (real / size, -imag / size)
-

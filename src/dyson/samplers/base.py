@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int8
 
 from dyson.networks import Network
-from dyson.spins import random_spins
+from dyson.spins import random_spins, spins_in_sector
 
 
 class SamplerState(eqx.Module):
@@ -38,12 +38,16 @@ class Sampler(eqx.Module):
 
     def init(self, key: jax.Array, model: Network) -> SamplerState:
         """Independent fair spins."""
+        self.check(model)
+        return SamplerState(spins_of_chains(key, self.n_chains, self.n_sites, None))
+
+    def check(self, model: Network) -> None:
+        """Whether the network is one of this chain."""
         if getattr(model, "n_sites", self.n_sites) != self.n_sites:
             raise ValueError(
                 f"{type(self).__name__}: the Hamiltonian has {self.n_sites} sites, "
                 f"the model {model.n_sites}"
             )
-        return SamplerState(random_spins(key, (self.n_chains, self.n_sites)))
 
     def sample(
         self, key: jax.Array, model: Network, state: SamplerState
@@ -81,6 +85,36 @@ def in_groups(
     batches = jax.tree.map(lambda x: x[pick], (keys, state))
     results = jax.lax.map(lambda batch: function(*batch), batches)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:n_chains], results)
+
+
+def spins_of_chains(
+    key: jax.Array, n_chains: int, n_sites: int, magnetisation: int | None
+) -> Int8[Array, "n_chains n_sites"]:
+    """Independent fair spins, given the magnetisation if there is one."""
+    if magnetisation is None:
+        return random_spins(key, (n_chains, n_sites))
+    draw = lambda k: spins_in_sector(k, n_sites, magnetisation)  # noqa: E731
+    return jax.vmap(draw)(jax.random.split(key, n_chains))
+
+
+def checked_sector(
+    name: str, n_sites: int, magnetisation: int | None, *, conserved: bool
+) -> int | None:
+    """The sector of a sampler: that asked for, or the one of smallest magnetisation; None where it
+    is not conserved."""
+    if not conserved:
+        if magnetisation is not None:
+            raise ValueError(
+                f"{name}: magnetisation={magnetisation} needs moves that conserve it; "
+                "use a Hamiltonian that does, or dyson.Metropolis with moves=Exchanges(..)"
+            )
+        return None
+    magnetisation = n_sites % 2 if magnetisation is None else magnetisation
+    if abs(magnetisation) > n_sites or (n_sites - magnetisation) % 2:
+        raise ValueError(
+            f"{name}: no configuration of {n_sites} spins has magnetisation {magnetisation}"
+        )
+    return magnetisation
 
 
 def global_flip(

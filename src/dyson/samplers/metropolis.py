@@ -9,9 +9,16 @@ from jaxtyping import Array, Float, Int8
 
 from dyson.hamiltonians import Hamiltonian
 from dyson.networks import Network
-from dyson.samplers.base import Sampler, SamplerInfo, SamplerState, global_flip, log_uniforms
+from dyson.samplers.base import (
+    Sampler,
+    SamplerInfo,
+    SamplerState,
+    checked_sector,
+    global_flip,
+    log_uniforms,
+    spins_of_chains,
+)
 from dyson.samplers.moves import Moves, default_moves
-from dyson.spins import spins_in_sector
 from dyson.updates import LocalUpdates, Recompute
 
 
@@ -84,18 +91,15 @@ class Metropolis(Sampler):
         self.sweeps = sweeps
         self.updates = updates
         self.moves = moves
-        self.magnetisation = _sector(moves, magnetisation)
+        self.magnetisation = checked_sector(
+            "Metropolis", self.n_sites, magnetisation, conserved=moves.conserves_magnetisation
+        )
         self.global_flips = hamiltonian.spin_flip_symmetric and not self.magnetisation
 
     def init(self, key: jax.Array, model: Network) -> SamplerState:
         """Independent fair spins; where the moves conserve the magnetisation, given that."""
-        state = super().init(key, model)
-        magnetisation = self.magnetisation
-        if magnetisation is None:
-            return state
-        keys = jax.random.split(key, self.n_chains)
-        draw = lambda k: spins_in_sector(k, self.n_sites, magnetisation)  # noqa: E731
-        return SamplerState(jax.vmap(draw)(keys))
+        self.check(model)
+        return SamplerState(spins_of_chains(key, self.n_chains, self.n_sites, self.magnetisation))
 
     def sample_chains(
         self, keys: jax.Array, model: Network, state: SamplerState
@@ -132,19 +136,3 @@ class Metropolis(Sampler):
         cache, accepted = jax.lax.scan(propose, updates.init(model, spins), (moves, uniforms))
         return updates.spins(cache), jnp.mean(accepted)
 
-
-def _sector(moves: Moves, magnetisation: int | None) -> int | None:
-    n_sites = moves.n_sites
-    if not moves.conserves_magnetisation:
-        if magnetisation is not None:
-            raise ValueError(
-                f"Metropolis: magnetisation={magnetisation} needs moves that conserve it; "
-                "write moves=Exchanges(n_sites, periodic)"
-            )
-        return None
-    magnetisation = n_sites % 2 if magnetisation is None else magnetisation
-    if abs(magnetisation) > n_sites or (n_sites - magnetisation) % 2:
-        raise ValueError(
-            f"Metropolis: no configuration of {n_sites} spins has magnetisation {magnetisation}"
-        )
-    return magnetisation
