@@ -66,7 +66,7 @@ def flipped(
     medium: Medium,
     window: LocalFeatures,
     patterns: Int[Array, "moved chains"],
-    exists: Bool[Array, " tokens"] | None,
+    exists: Bool[Array, "tokens #chains"] | None,
 ) -> LocalFeatures:
     """The window after the tokens in its middle have taken new patterns; O(window * features^2).
 
@@ -120,7 +120,7 @@ def _replaced(x: Array, where: slice, values: Array) -> Array:
 
 
 def _only(exists: Array | None, x: Array, where: slice) -> Array:
-    return x if exists is None else jnp.where(exists[None, where, None], x, 0)
+    return x if exists is None else jnp.where(exists[None, where], x, 0)
 
 
 def token_patterns(

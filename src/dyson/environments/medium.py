@@ -6,9 +6,9 @@ gathers the sources u before it, ``g`` those behind it, and the mixer reads
     f_k = sum_{j<k} lambda^(k-j) u_j,      y_k = Re[c (f_k + g_k)] + kappa u_k,
     kappa = local + sum Re c,              leaving a token: f -> lambda (f + u).
 
-Waves are real arrays (features, 2, parts, modes, ..., batch): the direction, 0 to the right, and
-the real and imaginary part for complex poles.  The batch, chains or pieces of the chain, comes
-last, so that every loop runs over contiguous memory.
+Waves are real numbers: the real and the imaginary part of complex ones.  Activations of tokens
+have the batch, chains or pieces of the chain, as their last axis, so that dense layers are one
+matrix product and every loop runs over contiguous memory.
 """
 
 import equinox as eqx
@@ -19,8 +19,8 @@ from jaxtyping import Array, Float
 from dyson.mixers import Mixer
 from dyson.networks import Block, DysonNet
 
-# Powers of the poles, real and imaginary part: (features, parts, modes).
-Phase = Float[Array, "features parts modes"]
+# Powers of the poles, real and imaginary part.
+Phase = Float[Array, "parts features modes"]
 
 
 class Propagator(eqx.Module):
@@ -72,7 +72,7 @@ class Transfer(eqx.Module):
     @property
     def slots(self) -> int:
         """Tokens that the matrix has room for."""
-        return self.matrix.shape[1] - 2 * self.through[0].size
+        return self.matrix.shape[1] - 2 * self.through[:, 0].size
 
     @property
     def kernel(self) -> Float[Array, "features tokens tokens"]:
@@ -91,10 +91,16 @@ class Transfer(eqx.Module):
         """Outgoing waves (features, waves, ...) for sources u."""
         return jnp.einsum("fws,fs...->fw...", self.matrix[:, self.slots :, : self.slots], u)
 
-    def __call__(self, inputs: Float[Array, "features inputs *rest"]) -> tuple[Array, Array]:
-        """y (features, tokens, ...) and outgoing waves (features, waves, ...) for sources, or for
-        sources and incoming waves."""
-        both = jnp.einsum("foi,fi...->fo...", self.matrix[:, :, : inputs.shape[1]], inputs)
+    def __call__(
+        self, inputs: Float[Array, "features inputs *rest"], first: Array | int = 0
+    ) -> tuple[Array, Array]:
+        """y of the tokens and outgoing waves, (features, tokens, ...) and (features, waves, ...).
+
+        ``inputs`` are sources of the tokens from the ``first`` one on, or sources of all tokens
+        followed by the incoming waves.
+        """
+        matrix = jax.lax.dynamic_slice_in_dim(self.matrix, first, inputs.shape[1], axis=2)
+        both = jnp.einsum("foi,fi...->fo...", matrix, inputs)
         return both[:, : self.slots], both[:, self.slots :]
 
 
@@ -130,10 +136,8 @@ def transfer(
         heard = heard * jnp.array([1, -1], heard.dtype)[:, None, None]
     features, _, n_parts, modes = sent.shape[:4]
     waves = n_parts * modes
-    once = jnp.moveaxis(parts(closing[..., 0] * powers[..., length]), -1, 1)
-    identity = jnp.tile(jnp.eye(waves, dtype=kernel.dtype), (features, 1))
-    passing = turn(once, identity).reshape(features, waves, waves)
-    passing = jax.vmap(lambda x: jnp.kron(jnp.eye(2, dtype=x.dtype), x))(passing)
+    once = closing[..., 0] * powers[..., length]
+    passing = jax.vmap(lambda x: _passing(parts(x)))(once)
     matrix = jnp.concatenate(
         [
             jnp.concatenate([kernel[:, lags], sent.reshape(features, -1, slots)], axis=1),
@@ -146,9 +150,17 @@ def transfer(
     return Transfer(matrix, phase_of_length(layer, length))
 
 
+def _passing(once: Float[Array, "modes parts"]) -> Float[Array, "waves waves"]:
+    """The product with a phase as a matrix for the waves of one channel in both directions."""
+    phase = once.T[:, None]
+    identity = jnp.eye(once.size, dtype=once.dtype)
+    matrix = turn(phase, identity[None])[0]
+    return jnp.kron(jnp.eye(2, dtype=once.dtype), matrix)
+
+
 def phase_of_length(layer: Propagator, length: int) -> Phase:
     """``lambda^length``."""
-    return jnp.moveaxis(parts(layer.mixer.powers(jnp.array([length]))[..., 0]), -1, 1)
+    return jnp.moveaxis(parts(layer.mixer.powers(jnp.array([length]))[..., 0]), -1, 0)
 
 
 def parts(x: Array) -> Array:
@@ -157,34 +169,33 @@ def parts(x: Array) -> Array:
     return jnp.stack(pieces, axis=-1)
 
 
-def turn(phase: Phase, waves: Array) -> Array:
-    """Product of a phase with waves, an array (features * parts * modes, ...)."""
-    split = waves.reshape(*phase.shape, *waves.shape[1:])
-    real, imag = (x.reshape(*x.shape, *(1,) * (waves.ndim - 1)) for x in _rows(phase))
+def turn(phase: Phase, waves: Float[Array, "batch waves columns"]) -> Array:
+    """Product of a phase with waves numbered (parts, features, modes)."""
+    real, other = (x.reshape(phase.shape[0], -1, 1) for x in _factors(phase))
+    split = waves.reshape(waves.shape[0], *real.shape[:2], waves.shape[2])
     turned = real * split
-    if phase.shape[1] == 2:
+    if phase.shape[0] == 2:
         # exchanging the parts, unlike stacking new ones, leaves one loop to XLA
-        turned = turned + imag * split[:, ::-1]
+        turned = turned + other * split[:, ::-1]
     return turned.reshape(waves.shape)
 
 
-def _rows(phase: Phase) -> tuple[Array, Array]:
-    """Factors of a part itself and of the other part."""
-    if phase.shape[1] == 1:
-        return phase, phase
-    real, imag = phase[:, :1], phase[:, 1:]
-    return real, jnp.concatenate([-imag, imag], axis=1)
-
-
-def turn_columns(response: Float[Array, "rows waves batch"], phase: Phase) -> Array:
-    """A map from waves (rows, waves, batch) that act after a phase: the transpose of a turn."""
-    rows, _, batch = response.shape
-    split = response.reshape(rows, *phase.shape, batch)
-    real, imag = (x[..., None] for x in _rows(phase))
+def turn_columns(response: Float[Array, "batch rows waves"], phase: Phase) -> Array:
+    """A map of waves that act after a phase: the transpose of a turn."""
+    real, other = (x.reshape(phase.shape[0], -1) for x in _factors(phase))
+    split = response.reshape(*response.shape[:2], *real.shape)
     turned = real * split
-    if phase.shape[1] == 2:
-        turned = turned - imag * split[:, :, ::-1]
+    if phase.shape[0] == 2:
+        turned = turned - other * split[:, :, ::-1]
     return turned.reshape(response.shape)
+
+
+def _factors(phase: Phase) -> tuple[Array, Array]:
+    """Factors of a part itself and of the other part."""
+    if phase.shape[0] == 1:
+        return phase, phase
+    real, imag = phase[:1], phase[1:]
+    return jnp.concatenate([real, real]), jnp.concatenate([-imag, imag])
 
 
 def shared_product(matrix: Array, x: Array) -> Array:

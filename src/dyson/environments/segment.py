@@ -40,7 +40,7 @@ class Site(eqx.Module):
     gates: tuple[Float[Array, "features tokens batch"], ...]
 
 
-# By the direction in which waves leave and the end at which they enter: (waves, lower, batch).
+# By the direction in which waves leave and the end at which they enter: (batch, waves, lower).
 Map = tuple[tuple[Array, Array], tuple[Array, Array]]
 
 
@@ -53,15 +53,16 @@ class Segment(eqx.Module):
     sent[l][out]: what leaves if nothing enters.
     pooled[m][in], pooled_sent: the same for the share of head @ sum_t h_t.
 
-    Numbers per batch entry with w = features * parts * modes, L layers and K outputs of the head:
+    Waves are numbered (parts, features, modes).  The batch comes first: to join two segments is to
+    multiply matrices.  Numbers per batch entry with w waves, L layers and K outputs of the head:
     2 L (L-1) w^2 + 2 L (K + 1) w.
     """
 
     through: tuple[Phase, ...]
     maps: tuple[tuple[Map, ...], ...]
-    sent: tuple[tuple[Float[Array, "waves batch"], Float[Array, "waves batch"]], ...]
-    pooled: tuple[tuple[Float[Array, "outputs waves batch"], ...], ...]
-    pooled_sent: Float[Array, "outputs batch"]
+    sent: tuple[tuple[Float[Array, "batch waves 1"], Float[Array, "batch waves 1"]], ...]
+    pooled: tuple[tuple[Float[Array, "batch outputs waves"], ...], ...]
+    pooled_sent: Float[Array, "batch outputs 1"]
 
 
 def no_segment(medium: Medium, batch: int, *, outside: bool = False) -> Segment:
@@ -69,7 +70,7 @@ def no_segment(medium: Medium, batch: int, *, outside: bool = False) -> Segment:
     open chain, through which nothing does."""
     phases = [phase_of_length(layer, 0) * (0 if outside else 1) for layer in medium.layers]
     sizes = [phase.size for phase in phases]
-    zeros = lambda *shape: jnp.zeros((*shape, batch), medium.head.dtype)  # noqa: E731
+    zeros = lambda *shape: jnp.zeros((batch, *shape), medium.head.dtype)  # noqa: E731
     outputs = medium.head.shape[0]
     return Segment(
         tuple(phases),
@@ -77,9 +78,9 @@ def no_segment(medium: Medium, batch: int, *, outside: bool = False) -> Segment:
             tuple(((zeros(size, lower),) * 2,) * 2 for lower in sizes[:index])
             for index, size in enumerate(sizes)
         ),
-        tuple((zeros(size),) * 2 for size in sizes),
+        tuple((zeros(size, 1),) * 2 for size in sizes),
         tuple((zeros(outputs, size),) * 2 for size in sizes),
-        zeros(outputs),
+        zeros(outputs, 1),
     )
 
 
@@ -94,14 +95,17 @@ def segment_of(medium: Medium, transfers: tuple[Transfer, ...], tokens: Site) ->
     more for every pair of layers that are not neighbours.
     """
     n_layers = len(medium.layers)
+    phases = [mixing.through for mixing in transfers]
     h, sent = tokens.embedded, []
     for layer, mixing, drive, gate in zip(
         medium.layers, transfers, tokens.drives, tokens.gates, strict=True
     ):
         y, out = mixing(shared_product(layer.scattered, h) + drive)
-        sent.append(tuple(by_direction(out)))
+        out = _split(out, 1, mixing.through)  # (features, 2, parts, modes, batch)
+        out = jnp.transpose(out, (1, 4, 2, 0, 3)).reshape(2, out.shape[-1], -1, 1)
+        sent.append((out[0], out[1]))
         h = h + gate * shared_product(layer.mix_out, y)
-    maps: list[list[Array]] = [[] for _ in medium.layers]
+    maps: list[list[Map]] = [[] for _ in medium.layers]
     for m, (entered, mixing) in enumerate(zip(medium.layers, transfers, strict=True)):
         # what y in channel a adds to h at the same token: (features, a, tokens, batch)
         direct = tokens.gates[m][:, None] * entered.mix_out[..., None, None]
@@ -113,24 +117,23 @@ def segment_of(medium: Medium, transfers: tuple[Transfer, ...], tokens: Site) ->
             u = jnp.moveaxis(u, 2, 1)  # (features, tokens, a, waves, batch)
             if induced is not None:
                 u = u + shared_product(layer.scattered, induced)
-            out = transfers[index].leaving(u)
-            maps[index].append(tuple(map(_columns_by_direction, by_direction(out))))
+            maps[index].append(_by_end(transfers[index].leaving(u), phases[index], phases[m]))
             if index + 1 < n_layers:
                 y = transfers[index].within(u)
                 more = gate[:, :, None, None] * shared_product(layer.mix_out, y)
                 induced = more if induced is None else induced + more
     return Segment(
-        tuple(mixing.through for mixing in transfers),
+        tuple(phases),
         tuple(map(tuple, maps)),
         tuple(sent),
         _pooled_maps(medium, transfers, tokens.gates),
-        medium.head @ jnp.sum(h, axis=1),
+        (medium.head @ jnp.sum(h, axis=1)).T[..., None],
     )
 
 
 def _pooled_maps(
     medium: Medium, transfers: tuple[Transfer, ...], gates: tuple[Array, ...]
-) -> tuple[Array, ...]:
+) -> tuple[tuple[Array, Array], ...]:
     response = medium.head.T[:, None, :, None]  # (features, tokens, outputs, batch)
     pooled = []
     for layer, mixing, gate in zip(
@@ -138,11 +141,28 @@ def _pooled_maps(
     ):
         to_y = shared_product(layer.mix_out.T, gate[:, :, None] * response)
         share = jnp.einsum("atx,atkn->axkn", mixing.heard, to_y)
-        pooled.append(_columns_by_direction(jnp.moveaxis(share, 2, 0)))
+        share = _split(share, 1, mixing.through)  # (a, 2, parts, modes, outputs, batch)
+        share = jnp.transpose(share, (1, 5, 4, 2, 0, 3))
+        share = share.reshape(2, share.shape[1], share.shape[2], -1)
+        pooled.append((share[0], share[1]))
         if layer is not medium.layers[0]:
             to_u = mixing.within(to_y)  # the kernel is symmetric
             response = response + shared_product(layer.scattered.T, to_u)
     return tuple(pooled[::-1])
+
+
+def _split(x: Array, axis: int, phase: Phase) -> Array:
+    """An axis of the waves of a channel as (2, parts, modes)."""
+    n_parts, _, modes = phase.shape
+    return x.reshape(*x.shape[:axis], 2, n_parts, modes, *x.shape[axis + 1 :])
+
+
+def _by_end(out: Array, phase: Phase, lower: Phase) -> Map:
+    """Waves (features, waves, lower features, lower waves, batch) by direction and end."""
+    x = _split(_split(out, 3, lower), 1, phase)
+    x = jnp.transpose(x, (1, 5, 8, 2, 0, 3, 6, 4, 7))
+    x = x.reshape(2, 2, x.shape[2], phase.size, lower.size)
+    return ((x[0, 0], x[0, 1]), (x[1, 0], x[1, 1]))
 
 
 def join(first: Segment, second: Segment) -> Segment:
@@ -186,18 +206,18 @@ def join(first: Segment, second: Segment) -> Segment:
         right, left = first.sent[index][0], second.sent[index][1]
         past, back = second.sent[index][0], first.sent[index][1]
         for p, (to_right, to_left) in enumerate(inwards_sent):
-            right = right + product(one[p][0][1], to_left)
-            left = left + product(two[p][1][0], to_right)
-            past = past + product(two[p][0][0], to_right)
-            back = back + product(one[p][1][1], to_left)
+            right = right + jnp.matmul(one[p][0][1], to_left)
+            left = left + jnp.matmul(two[p][1][0], to_right)
+            past = past + jnp.matmul(two[p][0][0], to_right)
+            back = back + jnp.matmul(one[p][1][1], to_left)
         inwards.append(joint)
         inwards_sent.append((right, left))
         maps.append(tuple(leaving))
         sent.append((turn(past_second, right) + past, turn(past_first, left) + back))
     pooled_sent = first.pooled_sent + second.pooled_sent
     for p, (right, left) in enumerate(inwards_sent):
-        pooled_sent = pooled_sent + product(second.pooled[p][0], right)
-        pooled_sent = pooled_sent + product(first.pooled[p][1], left)
+        pooled_sent = pooled_sent + jnp.matmul(second.pooled[p][0], right)
+        pooled_sent = pooled_sent + jnp.matmul(first.pooled[p][1], left)
     pooled = []
     for m in range(n_layers):
         ends = [
@@ -227,7 +247,7 @@ class Sum:
 
     def after(self, matrix: Array) -> "Sum":
         """``matrix`` times the map."""
-        return Sum(*((product(matrix, x), phase) for x, phase in self.terms))
+        return Sum(*((jnp.matmul(matrix, x), phase) for x, phase in self.terms))
 
     def total(self) -> Array:
         """The map as one array."""
@@ -235,24 +255,6 @@ class Sum:
         return functools.reduce(jnp.add, turned)
 
 
-def by_direction(out: Array) -> Array:
-    """Outgoing waves (features, 2 * waves, ...) of each channel as (2, features * waves, ...)."""
-    split = out.reshape(out.shape[0], 2, out.shape[1] // 2, *out.shape[2:])
-    return jnp.moveaxis(split, 1, 0).reshape(2, -1, *out.shape[2:])
-
-
-def product(matrix: Array, x: Array) -> Array:
-    """``sum_j matrix[i, j, batch] x[j, ..., batch]``."""
-    return jnp.einsum("ijn,j...n->i...n", matrix, x)
-
-
 def turn_phase(first: Phase, second: Phase) -> Phase:
     """Product of two phases."""
-    return turn(first, second.reshape(-1)).reshape(second.shape)
-
-
-def _columns_by_direction(x: Array) -> tuple[Array, Array]:
-    """(rows, features, 2 * waves, batch) as two of (rows, features * waves, batch)."""
-    rows, features, waves, batch = x.shape
-    split = x.reshape(rows, features, 2, waves // 2, batch)
-    return tuple(split[:, :, end].reshape(rows, -1, batch) for end in (0, 1))
+    return turn(first, second.reshape(1, -1, 1)).reshape(second.shape)

@@ -1,14 +1,15 @@
 """Exact evaluation of a window of tokens within what surrounds it, and of changes in it."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from dyson.environments.medium import Medium, Transfer, shared_product, transfer
-from dyson.environments.segment import Map, Segment, Site, product
+from dyson.environments.medium import Medium, Phase, Transfer, shared_product, transfer
+from dyson.environments.segment import Map, Segment, Site
 from dyson.networks import DysonNet
 
 
@@ -16,58 +17,57 @@ class Exterior(eqx.Module):
     """All of the chain but a window, as the window sees it.
 
     maps[l][m], m < l: from the waves of layer m that leave the window to those of layer l that come
-      back.  sent[l]: what comes if nothing leaves.  Waves in the order of a ``Transfer``; that of
-      the window is closed, so waves that only pass by are not counted again.
+      back.  sent[l]: what comes if nothing leaves.  Waves are numbered (2, parts, features, modes).
+      The transfer along the window is closed, so waves that only pass by are not counted again.
     pooled, pooled_sent: share of head @ sum_t h_t.
     """
 
-    maps: tuple[tuple[Float[Array, "waves lower batch"], ...], ...]
-    sent: tuple[Float[Array, "features waves batch"], ...]
-    pooled: tuple[Float[Array, "outputs waves batch"], ...]
-    pooled_sent: Float[Array, "outputs batch"]
+    maps: tuple[tuple[Float[Array, "batch waves lower"], ...], ...]
+    sent: tuple[Float[Array, "batch waves 1"], ...]
+    pooled: tuple[Float[Array, "batch outputs waves"], ...]
+    pooled_sent: Float[Array, "batch outputs 1"]
 
     def coming(self, index: int, leaving: list[Array]) -> Array:
-        """Waves of layer ``index`` that the leaving ones of lower layers excite outside; none for
-        the first layer."""
-        waves = self.sent[index]
-        total = jnp.zeros((waves.shape[0] * waves.shape[1], leaving[0].shape[-1]), waves.dtype)
-        for response, out in zip(self.maps[index], leaving, strict=False):
-            total = total + product(response, out.reshape(-1, out.shape[-1]))
-        return total.reshape(*waves.shape[:2], -1)
+        """Waves of layer ``index`` > 0 that the leaving ones of lower layers excite outside."""
+        return _sum(_applied(x, out) for x, out in zip(self.maps[index], leaving, strict=True))
 
     def outputs(self, leaving: list[Array]) -> Array:
         """What the leaving waves of all layers add to the pooled outputs of the head."""
-        terms = (
-            product(response, out.reshape(-1, out.shape[-1]))
-            for response, out in zip(self.pooled, leaving, strict=True)
-        )
-        return sum(terms, jnp.zeros((), self.pooled_sent.dtype))
+        return _sum(_applied(x, out) for x, out in zip(self.pooled, leaving, strict=True))
 
 
-def exterior_of(segment: Segment, features: int) -> Exterior:
+def exterior_of(segment: Segment) -> Exterior:
     """The exterior of a window made of the segment from its right end on to its left end: around
     the ring, or through what lies outside an open chain."""
-
-    def columns(ends: tuple[Array, Array]) -> Array:
-        """Two of (rows, waves, batch) as (rows, 2 * waves, batch) in the order of channels."""
-        rows, _, batch = ends[0].shape
-        split = [x.reshape(rows, features, -1, batch) for x in ends]
-        return jnp.concatenate(split, axis=2).reshape(rows, -1, batch)
-
-    def rows(directions: Sequence[Array]) -> Array:
-        split = [x.reshape(features, -1, *x.shape[1:]) for x in directions]
-        return jnp.concatenate(split, axis=1)
-
-    def both(response: Map) -> Array:
-        by_row = rows([columns(ends) for ends in response])
-        return by_row.reshape(-1, *by_row.shape[2:])
-
+    columns = lambda ends: jnp.concatenate(ends, axis=2)  # noqa: E731
+    rows = lambda directions: jnp.concatenate(directions, axis=1)  # noqa: E731
     return Exterior(
-        tuple(tuple(map(both, maps)) for maps in segment.maps),
+        tuple(tuple(rows(list(map(columns, x))) for x in maps) for maps in segment.maps),
         tuple(map(rows, segment.sent)),
         tuple(map(columns, segment.pooled)),
         segment.pooled_sent,
     )
+
+
+def _applied(response: Array, leaving: Array) -> Array:
+    """A map (batch, rows, waves) of waves (waves, ..., batch)."""
+    return jnp.einsum("nij,j...n->i...n", response, leaving)
+
+
+def _numbered(waves: Array, phase: Phase) -> Array:
+    """Waves of each channel (features, waves, ...) in the order of segments."""
+    split = waves.reshape(waves.shape[0], 2, phase.shape[0], phase.shape[2], *waves.shape[2:])
+    return jnp.moveaxis(split, 0, 2).reshape(-1, *waves.shape[2:])
+
+
+def _by_channel(waves: Array, phase: Phase) -> Array:
+    """The inverse of :func:`_numbered`."""
+    split = waves.reshape(2, *phase.shape, *waves.shape[1:])
+    return jnp.moveaxis(split, 2, 0).reshape(phase.shape[1], -1, *waves.shape[1:])
+
+
+def _sum(terms: Iterable[Array]) -> Array:
+    return functools.reduce(jnp.add, terms)
 
 
 def window_transfers(medium: Medium, length: int, slots: int) -> tuple[Transfer, ...]:
@@ -94,14 +94,15 @@ def settled(
         zip(medium.layers, transfers, tokens.drives, tokens.gates, strict=True)
     ):
         u = shared_product(layer.scattered, h) + drive
-        coming = exterior.sent[index]
+        coming = exterior.sent[index][..., 0].T
         if index:
             coming = coming + exterior.coming(index, leaving)
-        y, out = mixing(jnp.concatenate([u, coming], axis=1))
+        y, out = mixing(jnp.concatenate([u, _by_channel(coming, mixing.through)], axis=1))
         mixed.append(shared_product(layer.mix_out, y))
-        leaving.append(out)
+        leaving.append(_numbered(out, mixing.through))
         h = h + gate * mixed[-1]
-    total = medium.head @ jnp.sum(h, axis=1) + exterior.pooled_sent + exterior.outputs(leaving)
+    total = medium.head @ jnp.sum(h, axis=1) + exterior.outputs(leaving)
+    total = total + exterior.pooled_sent[..., 0].T
     return tuple(mixed), total
 
 
@@ -109,36 +110,35 @@ def changed(
     medium: Medium,
     transfers: tuple[Transfer, ...],
     exterior: Exterior,
+    gates: tuple[Array, ...],
     mixed: tuple[Array, ...],
-    old: Site,
-    new: Site,
-    where: tuple[Array, int],
-) -> tuple[tuple[Array, ...], Float[Array, "outputs batch"]]:
-    """What ``mixed`` and the pooled outputs of :func:`settled` gain when the tokens change from
-    ``old`` to ``new`` between ``where[0]`` and ``where[0] + where[1]``.
+    change: Site,
+    where: tuple[Array, int] | None = None,
+) -> tuple[tuple[Array, ...], Float[Array, "outputs *moves batch"]]:
+    """What ``mixed`` and the pooled outputs of :func:`settled` gain by a change of the tokens.
 
-    Only differences are followed, so that ratios are accurate also where log psi is large.
+    ``change`` holds the differences of all local features on the window, (features, tokens, ...,
+    batch): any number of moves side by side.  They may be known to vanish but ``where``: at
+    ``where[1]`` tokens from ``where[0]`` on.  Only differences are followed, so that ratios are
+    accurate also where log psi is large.
     """
-    start, length = where
-    h, changes, leaving = None, [], []
+    h, changes, leaving = change.embedded, [], []
     for index, (layer, mixing) in enumerate(zip(medium.layers, transfers, strict=True)):
-        drive = new.drives[index] - old.drives[index]
-        if h is None:
-            # only the sources at the changed tokens: these columns alone
-            part = lambda x: jax.lax.dynamic_slice_in_dim(x, start, length, 1)  # noqa: E731
-            h = new.embedded - old.embedded
-            u = shared_product(layer.scattered, part(h)) + part(drive)
-            columns = jax.lax.dynamic_slice_in_dim(mixing.matrix, start, length, 2)
-            both = jnp.einsum("foi,fin->fon", columns, u)
-            y, out = both[:, : mixing.slots], both[:, mixing.slots :]
+        drive, gate = change.drives[index], change.gates[index]
+        if where is not None and not index:
+            # only the columns of the changed tokens
+            here = lambda x: jax.lax.dynamic_slice_in_dim(x, *where, axis=1)  # noqa: E731
+            y, out = mixing(shared_product(layer.scattered, here(h)) + here(drive), where[0])
         else:
             u = shared_product(layer.scattered, h) + drive
-            y, out = mixing(jnp.concatenate([u, exterior.coming(index, leaving)], axis=1))
-        change = shared_product(layer.mix_out, y)
-        h = h + new.gates[index] * (mixed[index] + change) - old.gates[index] * mixed[index]
-        changes.append(change)
-        leaving.append(out)
-    total = medium.head @ jnp.sum(h, axis=1) + exterior.outputs(leaving)
+            coming = [exterior.coming(index, leaving)] if index else []
+            coming = [_by_channel(x, mixing.through) for x in coming]
+            y, out = mixing(jnp.concatenate([u, *coming], axis=1))
+        y = shared_product(layer.mix_out, y)
+        h = h + gates[index] * y + gate * (mixed[index] + y)
+        changes.append(y)
+        leaving.append(_numbered(out, mixing.through))
+    total = shared_product(medium.head, jnp.sum(h, axis=1)) + exterior.outputs(leaving)
     return tuple(changes), total
 
 

@@ -193,7 +193,7 @@ def environment_pass(
         index, entering, entering_patterns, uniforms, suffix = item
         tokens = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), edge, entering)
         patterns = jnp.concatenate([edge_patterns, entering_patterns])
-        exterior = env.exterior_of(env.join(suffix, prefix), network.features)
+        exterior = env.exterior_of(env.join(suffix, prefix))
         transfers = fitting(index, window, short_window)
         mixed, outputs = env.settled(medium, transfers, exterior, tokens.sites)
 
@@ -207,12 +207,14 @@ def environment_pass(
             exists = None
             if not network.periodic:
                 position = index * block + step - vacuum + np.arange(window_length, dtype=np.int32)
-                exists = (position >= 0) & (position < network.n_tokens)
+                exists = ((position >= 0) & (position < network.n_tokens))[:, None]
             flipped = pattern ^ mask[:, None]
             after = env.flipped(network, medium, before, flipped, exists)
-            moved = jax.tree.map(put, tokens.sites, after.sites)
+            change = jax.tree.map(
+                lambda x, a, b: put(jnp.zeros_like(x), a - b), tokens, after, before
+            )
             changes, gain = env.changed(
-                medium, transfers, exterior, mixed, tokens.sites, moved,
+                medium, transfers, exterior, tokens.gates, mixed, change.sites,
                 (step, window_length),
             )
             new = amplitude(outputs + gain)
@@ -222,7 +224,7 @@ def environment_pass(
                 accept &= (set_bits == 1)[:n_chains]
                 if exists is not None:
                     partner = exists[half : half + plan.span]
-                    accept &= jnp.all(partner | (mask == 0))
+                    accept &= jnp.all(partner[:, 0] | (mask == 0))
             everywhere = jnp.tile(accept, batch // n_chains)
             keep = lambda new, old: jnp.where(everywhere, new, old)  # noqa: E731
             tokens = jax.tree.map(lambda x, a, b: put(x, keep(a, b)), tokens, after, before)
