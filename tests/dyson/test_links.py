@@ -8,7 +8,6 @@ import pytest
 
 from dyson.abacus.links import link_tables, neighbour_links
 from dyson.abacus.reference import link_bandwidths
-from dyson.abacus.waves import links_by_waves
 from dyson.abacus.windows import Chain
 from random_networks import random_network
 
@@ -50,35 +49,6 @@ def band_of(dense, width, periodic):
         entries = dense[:, np.arange(n), :, column % n]  # [i, a, b]
         bands.append(np.where(inside[:, None, None], entries, 0).transpose(1, 2, 0))
     return bands
-
-
-def by_waves(model, gates):
-    widths = link_bandwidths(model, span=1)
-    evaluate = eqx.filter_jit(lambda m, g: links_by_waves(m.blocks, g, widths, periodic=m.periodic))
-    return widths, evaluate(model, gates)
-
-
-@pytest.mark.parametrize(
-    "n_sites, options",
-    [
-        (11, dict(depth=3)),
-        (4, dict(depth=3, mixer="real", modes=1)),  # a ring inside the window
-        (1, dict(depth=3)),
-        (9, dict(depth=4, mixer="real", kernel_size=1)),
-        (11, dict(depth=3, periodic=False)),
-        (3, dict(depth=4, mixer="real", periodic=False)),
-    ],
-)
-def test_every_pair_of_layers(n_sites, options):
-    model = random_network(n_sites, features=3, **options)
-    gates = random_gates(model)
-    expected = dense_links(model, gates)
-    widths, links = by_waves(model, gates)
-    assert links.keys() == expected.keys()
-    for pair, band in links.items():
-        reference = band_of(expected[pair], widths[pair], model.periodic)
-        scale = np.abs(expected[pair]).max()
-        np.testing.assert_allclose(np.array(band), reference, atol=1e-12 * scale, rtol=0)
 
 
 @pytest.mark.usefixtures("quick_compilation")

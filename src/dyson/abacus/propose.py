@@ -7,56 +7,102 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Int, Int8
 
+from dyson.abacus import surroundings
 from dyson.abacus.links import CHUNK, LinkTables, link_inputs
+from dyson.abacus.partition import Partition, partition_of
 from dyson.abacus.reference import (
     Reference,
     build_reference,
     chain_of,
     link_bandwidths,
-    tables_of,
+    link_tables_of,
 )
 from dyson.abacus.scatter import scatter
+from dyson.abacus.surroundings import Surroundings
 from dyson.abacus.windows import EveryToken, OneMove
+from dyson.environments import half_window
 from dyson.networks import DysonNet, SpinFlip
 from dyson.networks.head import log_cosh
 from dyson.spins import flip
 from dyson.updates.protocol import LocalUpdates, Proposal, parameter_bytes
 
 
+class Whole(eqx.Module):
+    """The cache where one window would cover the chain: moves take a forward pass."""
+
+    spins: Int8[Array, " n_sites"]
+    theta: Inexact[Array, " hidden"]
+    log_psi: Inexact[Array, ""]
+
+
+# One per route; its name tells which was taken.
+Cache = Reference | Surroundings | Whole
+
+
 class ProjectedReference(eqx.Module):
     """References of all images of a projected network, stacked, and the projected amplitude."""
 
-    images: Reference
+    images: Cache
     log_psi: Inexact[Array, ""]
 
 
 class Abacus(LocalUpdates):
     """Exact ratios from a cached reference: Theorem 1 of arXiv:2603.11189.
 
-    ``init`` costs O(n log n); ``propose`` touches the window of the move only, O(features^2), for
-    any size of the chain; ``single_flips`` shares one reference among all flips.
+    ``propose`` touches the window of the move only, O(features^2), for any size of the chain;
+    ``single_flips`` shares one reference among all flips.
 
     Works for :class:`DysonNet` of every depth and for :class:`SpinFlip` around it (which keeps one
     reference per image).  The flipped sites must lie in ``span`` neighbouring tokens; a move
     that does not fit gives NaN rather than a wrong ratio.
+
+    Up to depth 2 the cache is a :class:`Reference` with link tensors, for deeper networks
+    :class:`Surroundings`, windows within what surrounds them; on chains that a window would cover,
+    :class:`Whole`, the configuration alone.  ``init`` costs O(n log n) in every case.
     """
 
     takes_any_flips: ClassVar[bool] = False
     span: int = eqx.field(static=True, default=1)
-    tables: LinkTables | None = None  # of the network it is bound to
+    tables: LinkTables | surroundings.Tables | None = None  # of the network it is bound to
 
     def bind(self, model: DysonNet | SpinFlip) -> "Abacus":
-        return Abacus(self.span, tables_of(self._network(model), self.span))
+        return Abacus(self.span, self._tables_of(self._network(model)))
+
+    def _tables_of(self, network: DysonNet) -> LinkTables | surroundings.Tables | None:
+        parts = self._partition(network)
+        if parts is None:
+            return link_tables_of(network, self.span) if network.depth <= 2 else None
+        return surroundings.tables_of(network, parts)
+
+    def _partition(self, network: DysonNet) -> Partition | None:
+        """Into windows; None for networks with links and chains that one window would cover."""
+        if network.depth <= 2:
+            return None
+        half, periodic = half_window(network), network.periodic
+        return partition_of(network.n_tokens, half, self.span, periodic=periodic)
 
     def init(self, model: DysonNet | SpinFlip, spins: Int8[Array, " n_sites"]) -> Any:
         network = self._network(model)
-        tables = tables_of(network, self.span) if self.tables is None else self.tables
-        build = lambda image: build_reference(network, image, self.span, tables)  # noqa: E731
+        tables = self._tables_of(network) if self.tables is None else self.tables
+        build = lambda image: self._reference(network, image, tables)  # noqa: E731
         if isinstance(model, SpinFlip):
             # one after the other: the links of one image fill the processor's cache
             images = jax.lax.map(build, model.images(spins))
             return ProjectedReference(images, model.combine(images.log_psi))
         return build(spins)
+
+    def _reference(
+        self,
+        network: DysonNet,
+        spins: Int8[Array, " n_sites"],
+        tables: LinkTables | surroundings.Tables | None,
+    ) -> Cache:
+        if isinstance(tables, surroundings.Tables):
+            return surroundings.surroundings_of(network, spins, tables)
+        if network.depth <= 2:
+            return build_reference(network, spins, tables)
+        theta = network.theta(spins)
+        return Whole(spins, theta, network.head.log_amplitude(theta))
 
     def propose(
         self, model: DysonNet | SpinFlip, cache: Any, sites: Int[Array, " flips"]
@@ -103,11 +149,11 @@ class Abacus(LocalUpdates):
     ) -> Inexact[Array, " n_sites"]:
         network = self._network(model)
         if isinstance(model, SpinFlip):
-            ratios = lambda image: _every_flip(network, image)  # noqa: E731
+            ratios = lambda image: self._every_flip(network, image)  # noqa: E731
             return jax.vmap(self._combined, in_axes=(None, None, 1))(
                 model, cache, jax.vmap(ratios)(cache.images)
             )
-        return _every_flip(network, cache)
+        return self._every_flip(network, cache)
 
     def bytes_per_sample(self, model: DysonNet | SpinFlip) -> int:
         network = self._network(model)
@@ -115,15 +161,16 @@ class Abacus(LocalUpdates):
         widths = link_bandwidths(network, self.span)
         offsets = sum(2 * width + 1 for width in widths.values())
         parts, hidden, features = network.head.weight.shape
+        parts_of = self._partition(network)
         # links and what they are made of; readouts and their transforms; activations
         numbers = 4 * offsets * features**2
         if network.depth == 2:
             inputs = link_inputs(network.blocks, max(widths.values()))
             numbers += 2 * features**2 * inputs // CHUNK
-        if network.depth > 2:
-            # four complex numbers per pair of modes: two directions, and products of transfers
-            modes = network.blocks[0].mixer.exponentials().weights.shape[1]
-            numbers += 48 * len(widths) * (features * modes) ** 2
+        elif parts_of is not None:
+            # about eight segments per window, in the making or kept
+            waves, pairs, _ = _waves_of(network)
+            numbers = 8 * (4 * pairs * waves**2 + 4 * hidden * waves) // parts_of.core
         numbers += 4 * network.depth * parts * hidden * features + 100 * network.depth * features
         return images * numbers * network.n_tokens * parameter_bytes(network)
 
@@ -136,26 +183,27 @@ class Abacus(LocalUpdates):
     def pays(self, model: Any) -> bool:
         """Whether the flips of all sites cost less than as many forward passes.
 
-        The links cost the same per token at any size, forward passes grow with the chain: both are
-        counted in multiply-adds, with constants that reproduce the crossings measured on one core
-        within a factor of about two.  With 16 features and one mode they are less than 50 sites
-        at depth 2; at depth 3 4000 with complex modes and 500 with real ones.
+        A reference and its flips cost the same per token at any size, forward passes grow with the
+        chain: both are counted in multiply-adds, with constants that reproduce the crossings
+        measured on one core within a factor of about two.  With 16 features and one mode they are
+        less than 50 sites at depth 2, at depth 3 80 with complex and 50 with real modes.
         """
         network = self._network(model)
         if network.depth == 1:
             return True
-        widths = link_bandwidths(network, self.span)
-        forward = 2 * network.depth * network.features**2 * network.n_tokens
+        features = network.features
+        forward = 4 * network.depth * features**2 * network.n_tokens
         if network.depth == 2:
-            width = max(widths.values())
+            width = max(link_bandwidths(network, self.span).values())
             inputs = link_inputs(network.blocks, width)
-            return (2 * width + 1) * network.features**2 * inputs < 8 * forward
-        weights = network.blocks[0].mixer.exponentials().weights
-        is_complex = jnp.iscomplexobj(weights)
-        waves = weights.size * (2 if is_complex else 1)
-        steps = 4 * max(widths.values()) + 2
-        products = steps * len(widths) * waves**2 * network.features * (4 if is_complex else 2)
-        return products < forward
+            return (2 * width + 1) * features**2 * inputs < 4 * forward
+        parts = self._partition(network)
+        if parts is None:
+            return False
+        waves, pairs, triples = _waves_of(network)
+        joins = (48 * triples * waves**3 + 100 * pairs * waves**2) // parts.core
+        flips = network.depth * parts.window * features * (2 * features + parts.window)
+        return joins + 2 * flips < forward
 
     def _network(self, model: DysonNet | SpinFlip) -> DysonNet:
         network = model.network if isinstance(model, SpinFlip) else model
@@ -177,50 +225,98 @@ class Abacus(LocalUpdates):
         return model.combine(terms)
 
     def _move_change(
-        self, network: DysonNet, reference: Reference, sites: Int[Array, " flips"]
+        self, network: DysonNet, reference: Cache, sites: Int[Array, " flips"]
     ) -> Inexact[Array, " hidden"]:
-        """Flip the given sites: base token, new embeddings on the span, scattering."""
-        chain, size = chain_of(network), network.token_size
-        padding = sites < 0
-        tokens = jnp.where(padding, sites[0], sites) // size
+        """Find the base token of a move and which spins of its span are flipped, then evaluate."""
+        if isinstance(reference, Whole):
+            change = network.theta(flip(reference.spins, sites)) - reference.theta
+            return jnp.where(self._fits(network, sites)[0], change, jnp.nan)
+        size = network.token_size
+        fits, base = self._fits(network, sites)
+        token = (base + jnp.arange(self.span, dtype=sites.dtype)) % network.n_tokens
+        here = token[:, None] * size + jnp.arange(size, dtype=sites.dtype)
+        flips = jnp.sum((here[..., None] == sites) & (sites >= 0), axis=2, dtype=sites.dtype) % 2
+        masks = flips @ (2 ** jnp.arange(size - 1, -1, -1, dtype=sites.dtype))
+        if isinstance(reference, Surroundings):
+            tables = self._window_tables(network)
+            change = surroundings.one_move(network, tables, reference, base, masks)
+        else:
+            change = _one_move(network, reference, base, masks)
+        return network.head.combine(jnp.where(fits, change, jnp.nan))
+
+    def _fits(self, network: DysonNet, sites: Int[Array, " flips"]) -> tuple[Array, Array]:
+        """Whether the sites lie in ``span`` neighbouring tokens, and the first of these tokens."""
+        chain = chain_of(network)
+        tokens = jnp.where(sites < 0, sites[0], sites) // network.token_size
         apart = (tokens - tokens[:, None]) % chain.n_tokens  # [base, token]
         reaches = jnp.max(apart, axis=1)
         base = tokens[jnp.argmin(reaches)]
-        offsets = sorted({chain.offset(o) for o in range(self.span)})
-        view = OneMove(chain, base)
-        phi, h = {}, {}
-        for o in offsets:
-            token = (base + o) % chain.n_tokens
-            here = token * size + jnp.arange(size, dtype=sites.dtype)
-            flips = jnp.sum((here[:, None] == sites) & ~padding, axis=1) % 2
-            spins = jax.lax.dynamic_slice_in_dim(reference.spins, token * size, size)
-            pattern = network.patterns(spins)
-            moved = network.patterns(jnp.where(flips == 1, -spins, spins))
-            phi[o], h[o] = _embedding_change(network, pattern, moved)
-            if not chain.periodic:
-                phi[o], h[o] = (jnp.where(view.exists(o), x, 0) for x in (phi[o], h[o]))
-        change = scatter(network, reference, view, phi, h)[..., 0]
-        fits = jnp.min(reaches) < self.span
+        if chain.periodic:
+            return jnp.min(reaches) < self.span, base
+        return (jnp.max(tokens) - jnp.min(tokens)) < self.span, jnp.min(tokens)
+
+    def _window_tables(self, network: DysonNet) -> surroundings.Tables:
+        tables = self._tables_of(network) if self.tables is None else self.tables
+        assert isinstance(tables, surroundings.Tables)
+        return tables
+
+    def _every_flip(
+        self, network: DysonNet, reference: Cache
+    ) -> Inexact[Array, " n_sites"]:
+        """Log-ratios of all single flips: all tokens side by side, the spins of a token in turn."""
+        if isinstance(reference, Whole):
+            sites = jnp.arange(network.n_sites, dtype=jnp.int32)[:, None]
+            flipped = jax.vmap(lambda move: network.theta(flip(reference.spins, move)))(sites)
+            return jax.vmap(lambda x: _log_ratio(network, reference, x - reference.theta))(flipped)
+        bits = 2 ** jnp.arange(network.token_size - 1, -1, -1, dtype=jnp.int32)
+        if isinstance(reference, Surroundings):
+            tables = self._window_tables(network)
+            changes = lambda bit: surroundings.every_flip(network, tables, reference, bit)  # noqa: E731
+        else:
+            changes = lambda bit: _flips_by_links(network, reference, bit)  # noqa: E731
+
+        def flips_of(bit: Array) -> Array:
+            ratio = lambda parts: _log_ratio(network, reference, network.head.combine(parts))  # noqa: E731
+            return jax.vmap(ratio)(changes(bit))
+
+        if network.token_size == 1:
+            return flips_of(bits[0])
+        return jax.lax.map(flips_of, bits).T.reshape(-1)
+
+
+def _waves_of(network: DysonNet) -> tuple[int, int, int]:
+    """Real waves of a layer in one direction; pairs and triples of layers."""
+    weights = network.blocks[0].mixer.exponentials().weights
+    waves, depth = weights.size * (2 if jnp.iscomplexobj(weights) else 1), network.depth
+    return waves, depth * (depth - 1) // 2, depth * (depth - 1) * (depth - 2) // 6
+
+
+def _one_move(
+    network: DysonNet, reference: Reference, base: Array, masks: Int[Array, " span"]
+) -> Inexact[Array, "parts hidden"]:
+    """By links: new embeddings on the span, and their scattering."""
+    chain, size = chain_of(network), network.token_size
+    view = OneMove(chain, base)
+    phi, h = {}, {}
+    # a ring shorter than the span meets its tokens several times
+    for o in sorted({chain.offset(o) for o in range(masks.shape[0])}):
+        token = (base + o) % chain.n_tokens
+        spins = jax.lax.dynamic_slice_in_dim(reference.spins, token * size, size)
+        pattern = network.patterns(spins)
+        mask = masks[o % chain.n_tokens if chain.periodic else o]
+        phi[o], h[o] = _embedding_change(network, pattern, pattern ^ mask)
         if not chain.periodic:
-            fits = (jnp.max(tokens) - jnp.min(tokens)) < self.span
-        return network.head.combine(jnp.where(fits, change, jnp.nan))
+            phi[o], h[o] = (jnp.where(view.exists(o), x, 0) for x in (phi[o], h[o]))
+    return scatter(network, reference, view, phi, h)[..., 0]
 
 
-def _every_flip(network: DysonNet, reference: Reference) -> Inexact[Array, " n_sites"]:
-    """Log-ratios of every single flip, all tokens side by side, the spins of a token in turn."""
+def _flips_by_links(
+    network: DysonNet, reference: Reference, bit: Array
+) -> Inexact[Array, "tokens parts hidden"]:
     patterns = network.patterns(reference.spins)
+    phi, h = _embedding_change(network, patterns, patterns ^ bit.astype(patterns.dtype))
     view = EveryToken(chain_of(network))
-    bits = 2 ** jnp.arange(network.token_size - 1, -1, -1, dtype=patterns.dtype)
-
-    def flips_of(bit: Array) -> Array:
-        phi, h = _embedding_change(network, patterns, patterns ^ bit)
-        change = scatter(network, reference, view, {0: phi}, {0: h})
-        ratio = lambda parts: _log_ratio(network, reference, network.head.combine(parts))  # noqa: E731
-        return jax.vmap(ratio, in_axes=-1)(change)
-
-    if network.token_size == 1:
-        return flips_of(bits[0])
-    return jax.lax.map(flips_of, bits).T.reshape(-1)
+    return jnp.moveaxis(scatter(network, reference, view, {0: phi}, {0: h}), -1, 0)
 
 
 def _embedding_change(network: DysonNet, before: Array, after: Array) -> tuple[Array, Array]:
@@ -228,6 +324,6 @@ def _embedding_change(network: DysonNet, before: Array, after: Array) -> tuple[A
     return phi1 - phi0, h1 - h0
 
 
-def _log_ratio(network: DysonNet, reference: Reference, change: Array) -> Inexact[Array, ""]:
+def _log_ratio(network: DysonNet, reference: Cache, change: Array) -> Inexact[Array, ""]:
     theta = reference.theta + change
     return jnp.sum(log_cosh(theta) - log_cosh(reference.theta))

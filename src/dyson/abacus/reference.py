@@ -6,7 +6,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Int8
 
 from dyson.abacus.links import Band, LinkTables, link_tables, neighbour_links
-from dyson.abacus.waves import links_by_waves
 from dyson.abacus.windows import Chain
 from dyson.networks import DysonNet
 from dyson.networks.blocks import LocalFeatures, Stream
@@ -42,22 +41,21 @@ def chain_of(model: DysonNet) -> Chain:
     return Chain(model.n_tokens, model.periodic)
 
 
-def tables_of(model: DysonNet, span: int) -> LinkTables | None:
-    """What the links of every reference share; nothing where no block or more than two have any."""
-    if model.depth != 2:
+def link_tables_of(model: DysonNet, span: int) -> LinkTables | None:
+    """What the links of every reference share; nothing where there is one block alone."""
+    if model.depth == 1:
         return None
     first, second = model.blocks
     return link_tables(first, second, chain_of(model), link_bandwidths(model, span)[1, 0])
 
 
 def build_reference(
-    model: DysonNet, spins: Int8[Array, " n_sites"], span: int, tables: LinkTables | None
+    model: DysonNet, spins: Int8[Array, " n_sites"], tables: LinkTables | None
 ) -> Reference:
     """One forward pass, the readout by transposed propagation, and the links.
 
-    Cost O(n log n): transforms over the tokens for the readouts (hidden * features channels per
-    block).  Links take O(n): at depth 2 by chunks with the ``tables_of`` the model, for deeper
-    networks from the waves of the modes, ``dyson.abacus.waves``.
+    For one or two blocks.  Cost O(n log n): transforms over the tokens for the readouts
+    (hidden * features channels per block); the links take O(n).
     """
     phi, h = model.embed(model.patterns(spins))
     layers = []
@@ -73,7 +71,7 @@ def build_reference(
         theta,
         model.head.log_amplitude(theta),
         tuple(layers),
-        link_tensors(model, gates, span, tables),
+        link_tensors(model, gates, tables),
         readouts(model, gates),
     )
 
@@ -90,14 +88,13 @@ def link_bandwidths(model: DysonNet, span: int) -> dict[tuple[int, int], int]:
 
 
 def link_tensors(
-    model: DysonNet, gates: list[Stream], span: int, tables: LinkTables | None
+    model: DysonNet, gates: list[Stream], tables: LinkTables | None
 ) -> dict[tuple[int, int], Band]:
-    """The links of all pairs of blocks."""
-    if tables is not None:
-        first, second = model.blocks
-        return {(1, 0): neighbour_links(tables, first, second, gates[0])}
-    widths = link_bandwidths(model, span)
-    return links_by_waves(model.blocks, gates, widths, periodic=model.periodic) if widths else {}
+    """The links of all pairs of blocks: of the two there are."""
+    if tables is None:
+        return {}
+    first, second = model.blocks
+    return {(1, 0): neighbour_links(tables, first, second, gates[0])}
 
 
 def readouts(model: DysonNet, gates: list[Stream]) -> tuple[Array, ...]:

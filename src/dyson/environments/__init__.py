@@ -8,7 +8,7 @@ from dyson.environments.local import (
     token_patterns,
 )
 from dyson.environments.medium import Medium, Transfer
-from dyson.environments.segment import Segment, Site, join, no_segment, segment_of
+from dyson.environments.segment import Segment, Site, join, mirrored, no_segment, segment_of
 from dyson.environments.window import (
     Exterior,
     changed,
@@ -33,6 +33,7 @@ __all__ = [
     "join",
     "local_features",
     "log_psi",
+    "mirrored",
     "no_segment",
     "open_transfers",
     "segment_of",

@@ -66,7 +66,7 @@ def flipped(
     medium: Medium,
     window: LocalFeatures,
     patterns: Int[Array, "moved chains"],
-    exists: Bool[Array, "tokens #chains"] | None,
+    exists: Bool[Array, " width #chains"] | None,
 ) -> LocalFeatures:
     """The window after the tokens in its middle have taken new patterns; O(window * features^2).
 

@@ -107,7 +107,8 @@ class Transfer(eqx.Module):
 def transfer(
     layer: Propagator, length: int, slots: int, *, ring: int | None = None
 ) -> Transfer:
-    """The transfer along ``length`` tokens in the first of ``slots``; the other slots are silent.
+    """The transfer along ``length`` tokens in the first of ``slots``; the other slots neither send
+    nor hear anything, whatever they hold.
 
     In a ``ring`` of so many tokens a wave may go around any number of times before it is heard or
     counted as going out, which multiplies by 1 / (1 - lambda^n).  O(features * slots^2).
@@ -121,6 +122,8 @@ def transfer(
         jnp.arange(slots), slots if ring is None else ring, periodic=ring is not None
     )
     lags = jnp.abs(jnp.arange(slots)[:, None] - jnp.arange(slots))
+    inside = jnp.arange(slots) < length
+    kernel = jnp.where(inside[:, None] & inside, kernel[:, lags], 0)
 
     def along(x: Array) -> Array:
         return jnp.pad(x, ((0, 0), (0, 0), (0, slots - length)))
@@ -134,13 +137,12 @@ def transfer(
     heard = ends([along(weights * near), along(weights * near[..., ::-1])])
     if heard.shape[2] == 2:  # Re[c z] = Re c Re z - Im c Im z
         heard = heard * jnp.array([1, -1], heard.dtype)[:, None, None]
-    features, _, n_parts, modes = sent.shape[:4]
-    waves = n_parts * modes
+    features = sent.shape[0]
     once = closing[..., 0] * powers[..., length]
     passing = jax.vmap(lambda x: _passing(parts(x)))(once)
     matrix = jnp.concatenate(
         [
-            jnp.concatenate([kernel[:, lags], sent.reshape(features, -1, slots)], axis=1),
+            jnp.concatenate([kernel, sent.reshape(features, -1, slots)], axis=1),
             jnp.concatenate(
                 [jnp.swapaxes(heard.reshape(features, -1, slots), 1, 2), passing], axis=1
             ),

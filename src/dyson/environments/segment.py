@@ -61,7 +61,9 @@ class Segment(eqx.Module):
     through: tuple[Phase, ...]
     maps: tuple[tuple[Map, ...], ...]
     sent: tuple[tuple[Float[Array, "batch waves 1"], Float[Array, "batch waves 1"]], ...]
-    pooled: tuple[tuple[Float[Array, "batch outputs waves"], ...], ...]
+    pooled: tuple[
+        tuple[Float[Array, "batch outputs waves"], Float[Array, "batch outputs waves"]], ...
+    ]
     pooled_sent: Float[Array, "batch outputs 1"]
 
 
@@ -71,15 +73,16 @@ def no_segment(medium: Medium, batch: int, *, outside: bool = False) -> Segment:
     phases = [phase_of_length(layer, 0) * (0 if outside else 1) for layer in medium.layers]
     sizes = [phase.size for phase in phases]
     zeros = lambda *shape: jnp.zeros((batch, *shape), medium.head.dtype)  # noqa: E731
+    both = lambda *shape: (zeros(*shape), zeros(*shape))  # noqa: E731
     outputs = medium.head.shape[0]
     return Segment(
         tuple(phases),
         tuple(
-            tuple(((zeros(size, lower),) * 2,) * 2 for lower in sizes[:index])
+            tuple((both(size, lower), both(size, lower)) for lower in sizes[:index])
             for index, size in enumerate(sizes)
         ),
-        tuple((zeros(size, 1),) * 2 for size in sizes),
-        tuple((zeros(outputs, size),) * 2 for size in sizes),
+        tuple(both(size, 1) for size in sizes),
+        tuple(both(outputs, size) for size in sizes),
         zeros(outputs, 1),
     )
 
@@ -176,7 +179,7 @@ def join(first: Segment, second: Segment) -> Segment:
     n_layers = len(first.through)
     # of every layer: what runs at the joint to the right and to the left, from what enters layer m
     # at the left end and at the right end
-    inwards: list[list[tuple[Sum, ...]]] = []
+    inwards: list[list[tuple[tuple[Sum, Sum], ...]]] = []
     inwards_sent: list[tuple[Array, Array]] = []
     maps, sent = [], []
     for index in range(n_layers):
@@ -228,9 +231,28 @@ def join(first: Segment, second: Segment) -> Segment:
             for end, (to_right, to_left) in enumerate(inwards[p][m]):
                 ends[end] = ends[end] + to_right.after(second.pooled[p][0]).total()
                 ends[end] = ends[end] + to_left.after(first.pooled[p][1]).total()
-        pooled.append(tuple(ends))
+        pooled.append((ends[0], ends[1]))
     through = tuple(map(turn_phase, first.through, second.through))
     return Segment(through, tuple(maps), tuple(sent), tuple(pooled), pooled_sent)
+
+
+def mirrored(segment: Segment) -> Segment:
+    """The segment seen in the mirror: left is right.  Mirrored ``second`` joined with mirrored
+    ``first`` is the mirrored join of ``first`` and ``second``."""
+
+    def swapped(pair: tuple[Array, Array]) -> tuple[Array, Array]:
+        return pair[1], pair[0]
+
+    return Segment(
+        segment.through,
+        tuple(
+            tuple((swapped(to_left), swapped(to_right)) for to_right, to_left in maps)
+            for maps in segment.maps
+        ),
+        tuple(map(swapped, segment.sent)),
+        tuple(map(swapped, segment.pooled)),
+        segment.pooled_sent,
+    )
 
 
 class Sum:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
 from dyson.environments.medium import Medium, Phase, Transfer, shared_product, transfer
-from dyson.environments.segment import Map, Segment, Site
+from dyson.environments.segment import Segment, Site
 from dyson.networks import DysonNet
 
 

@@ -139,10 +139,14 @@ class DysonNet(Network):
                 f"DysonNet: expected spins of shape {(self.n_sites,)}, got {spins.shape}; "
                 "use jax.vmap(model) for a batch"
             )
+        return self.head.log_amplitude(self.theta(spins))
+
+    def theta(self, spins: Int8[Array, " n_sites"]) -> Inexact[Array, " hidden"]:
+        """The arguments of the log-cosh head."""
         phi, h = self.embed(self.patterns(spins))
         for block in self.blocks:
             phi, h = block(phi, h)
-        return self.head.log_amplitude(self.head.theta(self.pooled(h)))
+        return self.head.theta(self.pooled(h))
 
 
 @eqx.filter_jit

@@ -1,0 +1,299 @@
+"""Local updates of every depth: windows of tokens within what surrounds them.
+
+The chain is cut into cores (:mod:`dyson.abacus.partition`).  All that a window needs to know of the
+rest is how the rest answers the waves that leave it: the exterior, joined from the segments of the
+reference configuration.  A move changes the tokens of a window; the change is followed exactly in
+the window, layer by layer, and its waves out of and back into the window.
+
+Source: Theorem 1 of arXiv:2603.11189, in terms of waves instead of link tensors.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Inexact, Int, Int8
+
+from dyson import environments as env
+from dyson.abacus.partition import Partition
+from dyson.networks import DysonNet
+from dyson.networks.blocks import Stream
+
+# Windows whose flips are evaluated side by side: on the CPU, what fits its caches.
+WINDOWS_AT_ONCE = {"cpu": 4, "gpu": 1024, "tpu": 1024}
+# Pieces whose segments are made side by side.
+PIECES_AT_ONCE = 8
+
+
+class Tables(eqx.Module):
+    """What the mixers do along the pieces of a partition; depends on the parameters alone.
+
+    head, body: the overlap with the window before, and the rest, of the stretch from the start of
+    one window to the start of the next.   window: a whole one.   The last ones are shorter.
+    """
+
+    medium: env.Medium
+    parts: Partition
+    head: tuple[env.Transfer, ...]
+    body: tuple[env.Transfer, ...]
+    last_body: tuple[env.Transfer, ...]
+    window: tuple[env.Transfer, ...]
+    last_window: tuple[env.Transfer, ...]
+    end: tuple[env.Transfer, ...]
+
+
+def tables_of(model: DysonNet, parts: Partition) -> Tables:
+    medium, margin, window = env.Medium(model), parts.margin, parts.window
+    body = parts.core - margin
+    return Tables(
+        medium,
+        parts,
+        env.open_transfers(medium, margin, margin),
+        env.open_transfers(medium, body, body),
+        env.open_transfers(medium, parts.last - margin, body),
+        env.window_transfers(medium, window, window),
+        env.window_transfers(medium, parts.last + margin, window),
+        env.open_transfers(medium, parts.half, parts.half),
+    )
+
+
+class Surroundings(eqx.Module):
+    """The cache of one reference configuration; the last axis of activations is the window.
+
+    mixed: per layer W_out y of the tokens of every window.
+    """
+
+    spins: Int8[Array, " n_sites"]
+    theta: Inexact[Array, " hidden"]
+    log_psi: Inexact[Array, ""]
+    patterns: Int[Array, "window count"]
+    tokens: env.LocalFeatures
+    mixed: tuple[Stream, ...]
+    exterior: env.Exterior
+
+
+class Pieces(NamedTuple):
+    """Segments between the starts of windows, stacked: head, body, and both joined."""
+
+    head: env.Segment
+    body: env.Segment
+    whole: env.Segment
+
+
+def surroundings_of(
+    model: DysonNet, spins: Int8[Array, " n_sites"], tables: Tables
+) -> Surroundings:
+    """One forward pass, the segments of all pieces, and the exteriors of all windows.
+
+    O(n_tokens): at depth 2 O(features^3 + features^2 waves) per token and O(waves^2) per window;
+    with more layers O(waves^3) per window for each triple of them.
+    """
+    parts, patterns = tables.parts, model.patterns(spins)
+    phi, h = model.embed(patterns)
+    layers, embedded, mixed = [], h, []
+    for block, layer in zip(model.blocks, tables.medium.layers, strict=True):
+        local = block.local(phi)
+        drive = local.sources + layer.offset[:, None]
+        layers.append((phi, local.inputs, local.convolved, drive, local.gates))
+        mixed.append(block.mixed(h, local.sources))
+        phi, h = phi + local.sources, h + local.gates * mixed[-1]
+    theta = model.head.theta(model.pooled(h))
+    features = env.LocalFeatures(embedded, *(tuple(x) for x in zip(*layers, strict=True)))
+    tokens = jax.tree.map(parts.windows, features)
+    return Surroundings(
+        spins,
+        theta,
+        model.head.log_amplitude(theta),
+        parts.windows(patterns),
+        tokens,
+        tuple(map(parts.windows, mixed)),
+        exteriors(tables, tokens.sites),
+    )
+
+
+def pieces_of(tables: Tables, tokens: env.Site) -> Pieces:
+    """Of the first ``core`` tokens of every window."""
+    parts = tables.parts
+    batches = -(-parts.count // PIECES_AT_ONCE)
+    each = -(-parts.count // batches)
+    indices = np.minimum(np.arange(batches * each), parts.count - 1).reshape(batches, each)
+
+    def some(which: Array) -> tuple[env.Segment, env.Segment]:
+        here = jax.tree.map(lambda x: jnp.take(x, which, axis=-1), tokens)
+        head = env.segment_of(tables.medium, tables.head, _cut(here, 0, parts.margin))
+        body = env.segment_of(tables.medium, tables.body, _cut(here, parts.margin, parts.core))
+        return _stacked(head, each), _stacked(body, each)
+
+    head, body = jax.tree.map(
+        lambda x: x.reshape(-1, *x.shape[2:])[: parts.count],
+        jax.lax.map(some, jnp.asarray(indices, jnp.int32)),
+    )
+    if parts.last != parts.core:
+        last = _cut(jax.tree.map(lambda x: x[..., -1:], tokens), parts.margin, parts.core)
+        last = _stacked(env.segment_of(tables.medium, tables.last_body, last), 1)
+        body = jax.tree.map(lambda x, y: jnp.concatenate([x[:-1], y]), body, last)
+    return Pieces(head, body, jax.vmap(env.join)(head, body))
+
+
+def _cut(tokens: env.Site, start: int, end: int) -> env.Site:
+    return jax.tree.map(lambda x: x[:, start:end], tokens)
+
+
+def exteriors(tables: Tables, tokens: env.Site) -> env.Exterior:
+    """The exteriors of all windows: the pieces behind joined with those before, around the ring or
+    through what lies outside an open chain."""
+    parts = tables.parts
+    # how waves are answered does not depend on the sources of the reference itself
+    quiet = lambda x: jax.tree.map(jnp.zeros_like, x)  # noqa: E731
+    tokens = env.Site(quiet(tokens.embedded), quiet(tokens.drives), tokens.gates)
+    pieces = pieces_of(tables, tokens)
+    nothing = env.no_segment(tables.medium, 1)
+    left_end, right_end = nothing, nothing
+    if not parts.periodic:
+        left_end = env.no_segment(tables.medium, 1, outside=True)
+        if parts.half:  # the last tokens: no window starts behind them
+            last = jax.tree.map(lambda x: x[..., -1:], tokens)
+            last = _cut(last, parts.last, parts.last + parts.half)
+            right_end = env.segment_of(tables.medium, tables.end, last)
+    # All growing segments at once: what lies left of a window; the same but for the first head,
+    # which the window of the last core covers; and in the mirror what begins with a window.
+    first_body = jax.tree.map(
+        lambda x, y: jnp.concatenate([y[:1], x[1:]]), pieces.whole, pieces.body
+    )
+    from_right = jax.tree.map(lambda x: x[::-1], env.mirrored(pieces.whole))
+    start = _together(left_end, nothing, env.mirrored(right_end))
+    items = _together(pieces.whole, first_body, from_right, axis=1)
+
+    def grow(segments: env.Segment, items: env.Segment) -> tuple[env.Segment, env.Segment]:
+        return jax.vmap(env.join)(segments, items), segments
+
+    _, grown = jax.lax.scan(grow, start, items)
+    pick = lambda which: jax.tree.map(lambda x: x[:, which], grown)  # noqa: E731
+    left, without_head, begins = pick(0), pick(1), env.mirrored(pick(2))
+    if parts.periodic:
+        left = jax.tree.map(lambda x, y: jnp.concatenate([x[:-1], y[-1:]]), left, without_head)
+    behind = jax.tree.map(lambda x: x[: parts.count - 1][::-1], begins)
+    right = jax.vmap(env.join)(jax.tree.map(lambda x: x[1:], pieces.body), behind)
+    right = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), right, nothing)
+    around = jax.vmap(lambda a, b: env.exterior_of(env.join(a, b)))(right, left)
+    return jax.tree.map(lambda x: x[:, 0], around)
+
+
+def _together(*segments: env.Segment, axis: int = 0) -> env.Segment:
+    return jax.tree.map(lambda *x: jnp.stack(x, axis=axis), *segments)
+
+
+def every_flip(
+    model: DysonNet, tables: Tables, cache: Surroundings, bit: Array
+) -> Inexact[Array, "tokens parts hidden"]:
+    """Changes of theta of the flips of one spin of every token, all of a window side by side."""
+    at_once = WINDOWS_AT_ONCE.get(jax.default_backend(), WINDOWS_AT_ONCE["cpu"])
+    parts = tables.parts
+    count, core, width = parts.count, parts.core, 2 * parts.half + 1
+    full = count if parts.last == core else count - 1
+    groups = -(-full // at_once)
+    at_once = -(-full // groups)
+    indices = np.minimum(np.arange(groups * at_once), full - 1).reshape(groups, at_once)
+    if full < count:
+        indices = np.concatenate([indices, np.full((1, at_once), count - 1)])
+    batch = core * at_once
+
+    def seen(x: Array) -> Array:
+        """The surroundings of every token of the cores: (features, width, core * windows)."""
+        around = [x[:, j : j + core] for j in range(width)]
+        return jnp.stack(around, axis=1).reshape(x.shape[0], width, batch)
+
+    def placed(x: Array) -> Array:
+        """Back in the window: (features, window, core, windows)."""
+        x = jnp.moveaxis(x.reshape(x.shape[0], width, core, at_once), 1, 2)
+        # rows one longer than the window shift by one token from flip to flip
+        x = jnp.pad(x, ((0, 0), (0, 0), (0, parts.window + 1 - width), (0, 0)))
+        x = x.reshape(x.shape[0], -1, at_once)[:, : core * parts.window]
+        return jnp.moveaxis(x.reshape(x.shape[0], core, parts.window, at_once), 1, 2)
+
+    def group(which: Array) -> Array:
+        take = lambda tree, axis: jax.tree.map(  # noqa: E731
+            lambda x: jnp.take(x, which, axis=axis), tree
+        )
+        tokens, mixed = take(cache.tokens, -1), take(cache.mixed, -1)
+        exterior = take(cache.exterior, 0)
+        core_patterns = take(cache.patterns, -1)[parts.half : parts.half + core]
+        before = jax.tree.map(seen, tokens)
+        exists = None
+        if not parts.periodic:
+            position = which * core + np.arange(core)[:, None] + np.arange(
+                -parts.half, parts.half + 1)[:, None, None]
+            exists = ((position >= 0) & (position < parts.n_tokens)).reshape(width, batch)
+        moved = (core_patterns ^ bit).reshape(1, batch)
+        after = env.flipped(model, tables.medium, before, moved, exists)
+        change = jax.tree.map(lambda a, b: placed(a - b), after.sites, before.sites)
+        transfers = tables.window
+        if full < count:
+            is_last = which[0] == count - 1
+            transfers = jax.tree.map(
+                lambda a, b: jnp.where(is_last, b, a), transfers, tables.last_window
+            )
+        beside = lambda x: x[:, :, None]  # noqa: E731
+        _, gain = env.changed(
+            tables.medium, transfers, exterior,
+            tuple(map(beside, tokens.gates)), tuple(map(beside, mixed)), change,
+        )
+        return gain  # (outputs, core, windows)
+
+    gains = jax.lax.map(group, jnp.asarray(indices, jnp.int32))
+    gains = jnp.moveaxis(gains, 3, 1)  # (groups, windows, outputs, core)
+    whole = gains[: groups].reshape(-1, *gains.shape[2:])[:full]
+    if full < count:
+        whole = jnp.concatenate([whole, gains[-1:, 0]])
+    flat = jnp.moveaxis(whole, 1, 2).reshape(-1, whole.shape[1])[: parts.n_tokens]
+    return flat.reshape(-1, *model.head.bias.shape)
+
+
+def one_move(
+    model: DysonNet,
+    tables: Tables,
+    cache: Surroundings,
+    base: Int[Array, ""],
+    masks: Int[Array, " span"],
+) -> Inexact[Array, "parts hidden"]:
+    """Change of theta when the tokens from ``base`` on have bits of their patterns flipped.
+
+    O(window features^2) and one application of the maps of an exterior.
+    """
+    parts = tables.parts
+    which, slot = base // parts.core, base % parts.core
+    take = lambda tree, axis: jax.tree.map(  # noqa: E731
+        lambda x: jax.lax.dynamic_slice_in_dim(x, which, 1, axis), tree
+    )
+    tokens, mixed = (take(tree, -1) for tree in (cache.tokens, cache.mixed))
+    mixed = tuple(mixed)
+    exterior = take(cache.exterior, 0)
+    width = parts.margin + 1
+    at = lambda x: jax.lax.dynamic_slice_in_dim(x, slot, width, 1)  # noqa: E731
+    put = lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, slot, 1)  # noqa: E731
+    before = jax.tree.map(at, tokens)
+    pattern = jax.lax.dynamic_slice(cache.patterns, (slot + parts.half, which), (parts.span, 1))
+    exists = None
+    if not parts.periodic:
+        position = base - parts.half + np.arange(width, dtype=np.int32)
+        exists = ((position >= 0) & (position < parts.n_tokens))[:, None]
+    after = env.flipped(model, tables.medium, before, pattern ^ masks[:, None], exists)
+    change = jax.tree.map(
+        lambda x, a, b: put(jnp.zeros_like(x), a - b), tokens.sites, after.sites, before.sites
+    )
+    transfers = jax.tree.map(
+        lambda a, b: jnp.where(which == parts.count - 1, b, a), tables.window, tables.last_window
+    )
+    _, gain = env.changed(
+        tables.medium, transfers, exterior, tokens.gates, mixed, change, (slot, width)
+    )
+    return gain.reshape(model.head.bias.shape)
+
+
+def _stacked(segments: env.Segment, count: int) -> env.Segment:
+    """From a batch of pieces to pieces with a batch of one."""
+    each = jax.tree.map(lambda x: x[:, None], segments)
+    through = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), segments.through)
+    return eqx.tree_at(lambda s: s.through, each, through)
