@@ -18,6 +18,7 @@ SAMPLERS = {
     "flips": lambda n: Metropolis(Ising(n), N_CHAINS),
     "exchanges": lambda n: Metropolis(J1J2(n, j2=0.5), N_CHAINS),
     "sweep": lambda n: Sweep(Ising(n), N_CHAINS, chains_at_once=2),
+    "swept exchanges": lambda n: Sweep(J1J2(n, j2=0.5), N_CHAINS, chains_at_once=2),
     "typewriter": lambda n: Typewriter(Ising(n), N_CHAINS, interval=2, chains_at_once=2),
 }
 
@@ -59,7 +60,8 @@ def check(sampler, n_sites, state, info):
         assert bool(jnp.all(jnp.sum(state.spins, axis=1) == sampler.magnetisation))
 
 
-SIZES = {kind: [1, 2, 3, 5, 10] for kind in SAMPLERS} | {"exchanges": [1, 2, 5]}
+# forward passes do not know the size; windows and intervals do
+SIZES = {kind: range(1, 11) for kind in SAMPLERS} | {"flips": [1, 2, 5], "exchanges": [1, 2, 5]}
 
 
 @pytest.mark.parametrize("kind, n_sites", [(kind, n) for kind in SAMPLERS for n in SIZES[kind]])
@@ -81,7 +83,7 @@ def test_any_number_of_sites(kind, n_sites):
         assert not bool(jnp.all(first[0].spins == start.spins))
 
 
-@pytest.mark.parametrize("kind", ["exchanges", "sweep", "typewriter"])
+@pytest.mark.parametrize("kind", ["exchanges", "sweep", "swept exchanges", "typewriter"])
 def test_single_precision_throughout(kind):
     """x64 off: no double precision is asked for anywhere (that would be a warning)."""
     n_sites = 6
@@ -94,7 +96,7 @@ def test_single_precision_throughout(kind):
         assert {x.dtype.itemsize for x in jax.tree.leaves((state, info))} <= {1, 4}
 
 
-@pytest.mark.parametrize("kind", ["flips", "sweep", "typewriter"])
+@pytest.mark.parametrize("kind", ["flips", "sweep", "swept exchanges", "typewriter"])
 def test_chains_do_not_know_of_each_other(kind):
     """Some of the chains alone do the same: what spreading over devices relies on."""
     n_sites = 6
