@@ -8,14 +8,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Int, Int8
 
 from dyson.abacus import surroundings
-from dyson.abacus.links import CHUNK, LinkTables, link_inputs
+from dyson.abacus.links import CHUNK, link_inputs
 from dyson.abacus.partition import Partition, partition_of
 from dyson.abacus.reference import (
     Reference,
+    ReferenceTables,
     build_reference,
     chain_of,
     link_bandwidths,
-    link_tables_of,
+    reference_tables,
 )
 from dyson.abacus.scatter import scatter
 from dyson.abacus.surroundings import Surroundings
@@ -58,20 +59,20 @@ class Abacus(LocalUpdates):
 
     Up to depth 2 the cache is a :class:`Reference` with link tensors, for deeper networks
     :class:`Surroundings`, windows within what surrounds them; on chains that a window would cover,
-    :class:`Whole`, the configuration alone.  ``init`` costs O(n log n) in every case.
+    :class:`Whole`, the configuration alone.  ``init`` costs O(n).
     """
 
     takes_any_flips: ClassVar[bool] = False
     span: int = eqx.field(static=True, default=1)
-    tables: LinkTables | surroundings.Tables | None = None  # of the network it is bound to
+    tables: ReferenceTables | surroundings.Tables | None = None  # of the network it is bound to
 
     def bind(self, model: DysonNet | SpinFlip) -> "Abacus":
         return Abacus(self.span, self._tables_of(self._network(model)))
 
-    def _tables_of(self, network: DysonNet) -> LinkTables | surroundings.Tables | None:
+    def _tables_of(self, network: DysonNet) -> ReferenceTables | surroundings.Tables | None:
         parts = self._partition(network)
         if parts is None:
-            return link_tables_of(network, self.span) if network.depth <= 2 else None
+            return reference_tables(network, self.span) if network.depth <= 2 else None
         return surroundings.tables_of(network, parts)
 
     def _partition(self, network: DysonNet) -> Partition | None:
@@ -95,11 +96,11 @@ class Abacus(LocalUpdates):
         self,
         network: DysonNet,
         spins: Int8[Array, " n_sites"],
-        tables: LinkTables | surroundings.Tables | None,
+        tables: ReferenceTables | surroundings.Tables | None,
     ) -> Cache:
         if isinstance(tables, surroundings.Tables):
             return surroundings.surroundings_of(network, spins, tables)
-        if network.depth <= 2:
+        if isinstance(tables, ReferenceTables):
             return build_reference(network, spins, tables)
         theta = network.theta(spins)
         return Whole(spins, theta, network.head.log_amplitude(theta))

@@ -1,12 +1,12 @@
 """The cache of ABACUS: one reference configuration and the links through its medium."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Int8
 
 from dyson.abacus.links import Band, LinkTables, link_tables, neighbour_links
 from dyson.abacus.windows import Chain
+from dyson.environments import Chunks, Propagator, shared_product
 from dyson.networks import DysonNet
 from dyson.networks.blocks import LocalFeatures, Stream
 
@@ -41,27 +41,38 @@ def chain_of(model: DysonNet) -> Chain:
     return Chain(model.n_tokens, model.periodic)
 
 
-def link_tables_of(model: DysonNet, span: int) -> LinkTables | None:
-    """What the links of every reference share; nothing where there is one block alone."""
+class ReferenceTables(eqx.Module):
+    """What all references of a network share: the mixers along the chain, and what the links of
+    two blocks owe to them; no links where there is one block alone."""
+
+    mixers: tuple[Chunks, ...]
+    links: LinkTables | None
+
+
+def reference_tables(model: DysonNet, span: int) -> ReferenceTables:
+    chain = chain_of(model)
+    mixers = tuple(
+        Chunks(Propagator(block), chain.n_tokens, periodic=chain.periodic)
+        for block in model.blocks
+    )
     if model.depth == 1:
-        return None
+        return ReferenceTables(mixers, None)
     first, second = model.blocks
-    return link_tables(first, second, chain_of(model), link_bandwidths(model, span)[1, 0])
+    return ReferenceTables(
+        mixers, link_tables(first, second, chain, link_bandwidths(model, span)[1, 0])
+    )
 
 
 def build_reference(
-    model: DysonNet, spins: Int8[Array, " n_sites"], tables: LinkTables | None
+    model: DysonNet, spins: Int8[Array, " n_sites"], tables: ReferenceTables
 ) -> Reference:
-    """One forward pass, the readout by transposed propagation, and the links.
-
-    For one or two blocks.  Cost O(n log n): transforms over the tokens for the readouts
-    (hidden * features channels per block); the links take O(n).
-    """
+    """One forward pass, the readout by transposed propagation, and the links, for one or two
+    blocks: O(n), chunk by chunk, whatever the factors of n."""
     phi, h = model.embed(model.patterns(spins))
     layers = []
-    for block in model.blocks:
+    for block, mixer in zip(model.blocks, tables.mixers, strict=True):
         local = block.local(phi)
-        mixed = block.mixed(h, local.sources)
+        mixed = block.mix_out @ mixer(block.driven(h, local.sources)[..., None])[..., 0]
         layers.append(Layer(phi, local, mixed))
         phi, h = phi + local.sources, h + local.gates * mixed
     theta = model.head.theta(model.pooled(h))
@@ -71,8 +82,8 @@ def build_reference(
         theta,
         model.head.log_amplitude(theta),
         tuple(layers),
-        link_tensors(model, gates, tables),
-        readouts(model, gates),
+        link_tensors(model, gates, tables.links),
+        readouts(model, gates, tables.mixers),
     )
 
 
@@ -97,17 +108,20 @@ def link_tensors(
     return {(1, 0): neighbour_links(tables, first, second, gates[0])}
 
 
-def readouts(model: DysonNet, gates: list[Stream]) -> tuple[Array, ...]:
+def readouts(
+    model: DysonNet, gates: list[Stream], mixers: tuple[Chunks, ...]
+) -> tuple[Array, ...]:
     """``T^(l)``: how theta responds to a source at each token of block l, from the last block back.
 
     With r = d theta / d h after the block: T = G^T W_out^T (D * r), and before it r + W~^T T.
     """
-    response = model.pool_scale * model.head.weight[..., None]
+    head = model.head.weight
+    response = model.pool_scale * jnp.transpose(head.reshape(-1, head.shape[-1]))[:, None]
     rows = []
-    for block, gate in zip(model.blocks[::-1], gates[::-1], strict=True):
-        scattered = jnp.einsum("cb,pkct->pkbt", block.mix_out, gate * response)
+    for block, gate, mixer in zip(model.blocks[::-1], gates[::-1], mixers[::-1], strict=True):
+        scattered = shared_product(block.mix_out.T, gate[..., None] * response)
         # G is symmetric in the two directions, so it is its own transpose
-        row = jax.vmap(jax.vmap(block.propagate))(scattered)
-        rows.append(row)
-        response = response + jnp.einsum("cb,pkct->pkbt", block.mix_scattered, row)
+        row = mixer(scattered)  # (features, tokens, rows)
+        rows.append(jnp.transpose(row, (2, 0, 1)).reshape(*head.shape, -1))
+        response = response + shared_product(block.mix_scattered.T, row)
     return tuple(rows[::-1])

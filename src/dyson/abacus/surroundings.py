@@ -30,11 +30,13 @@ PIECES_AT_ONCE = 8
 class Tables(eqx.Module):
     """What the mixers do along the pieces of a partition; depends on the parameters alone.
 
-    head, body: the overlap with the window before, and the rest, of the stretch from the start of
-    one window to the start of the next.   window: a whole one.   The last ones are shorter.
+    mixers: along the whole chain.   head, body: the overlap with the window before, and the rest,
+    of the stretch from the start of one window to the start of the next.   window: a whole one.
+    The last ones are shorter.   end: what is left of an open chain.
     """
 
     medium: env.Medium
+    mixers: tuple[env.Chunks, ...]
     parts: Partition
     head: tuple[env.Transfer, ...]
     body: tuple[env.Transfer, ...]
@@ -47,8 +49,10 @@ class Tables(eqx.Module):
 def tables_of(model: DysonNet, parts: Partition) -> Tables:
     medium, margin, window = env.Medium(model), parts.margin, parts.window
     body = parts.core - margin
+    chain = {"n_tokens": model.n_tokens, "periodic": model.periodic}
     return Tables(
         medium,
+        tuple(env.Chunks(layer, **chain) for layer in medium.layers),
         parts,
         env.open_transfers(medium, margin, margin),
         env.open_transfers(medium, body, body),
@@ -93,11 +97,13 @@ def surroundings_of(
     parts, patterns = tables.parts, model.patterns(spins)
     phi, h = model.embed(patterns)
     layers, embedded, mixed = [], h, []
-    for block, layer in zip(model.blocks, tables.medium.layers, strict=True):
+    for block, layer, mixer in zip(
+        model.blocks, tables.medium.layers, tables.mixers, strict=True
+    ):
         local = block.local(phi)
         drive = local.sources + layer.offset[:, None]
         layers.append((phi, local.inputs, local.convolved, drive, local.gates))
-        mixed.append(block.mixed(h, local.sources))
+        mixed.append(block.mix_out @ mixer(block.driven(h, local.sources)[..., None])[..., 0])
         phi, h = phi + local.sources, h + local.gates * mixed[-1]
     theta = model.head.theta(model.pooled(h))
     features = env.LocalFeatures(embedded, *(tuple(x) for x in zip(*layers, strict=True)))

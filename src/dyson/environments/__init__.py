@@ -1,5 +1,6 @@
 """Environments: parts of a DysonNet chain as affine scatterers, exact after any number of moves."""
 
+from dyson.environments.chunks import Chunks
 from dyson.environments.local import (
     LocalFeatures,
     flipped,
@@ -7,7 +8,7 @@ from dyson.environments.local import (
     local_features,
     token_patterns,
 )
-from dyson.environments.medium import Medium, Transfer
+from dyson.environments.medium import Medium, Propagator, Transfer, shared_product
 from dyson.environments.segment import Segment, Site, join, mirrored, no_segment, segment_of
 from dyson.environments.window import (
     Exterior,
@@ -20,9 +21,11 @@ from dyson.environments.window import (
 )
 
 __all__ = [
+    "Chunks",
     "Exterior",
     "LocalFeatures",
     "Medium",
+    "Propagator",
     "Segment",
     "Site",
     "Transfer",
@@ -38,6 +41,7 @@ __all__ = [
     "open_transfers",
     "segment_of",
     "settled",
+    "shared_product",
     "token_patterns",
     "window_transfers",
 ]

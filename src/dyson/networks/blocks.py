@@ -112,10 +112,14 @@ class Block(eqx.Module):
             return jax.vmap(circulant_matvec)(kernel, u)
         return jax.vmap(toeplitz_matvec)(kernel, kernel, u)
 
-    def mixed(self, h: Stream, sources: Stream) -> Stream:
-        """``W_out G (W_in actnorm(h) + c)``: what the gates multiply."""
+    def driven(self, h: Stream, sources: Stream) -> Stream:
+        """``u = W_in actnorm(h) + c``: what enters the mixer."""
         normed = (h - self.act_shift[:, None]) * self.act_scale[:, None]
-        return self.mix_out @ self.propagate(self.mix_in @ normed + sources)
+        return self.mix_in @ normed + sources
+
+    def mixed(self, h: Stream, sources: Stream) -> Stream:
+        """``W_out G u``: what the gates multiply."""
+        return self.mix_out @ self.propagate(self.driven(h, sources))
 
     def __call__(self, phi: Stream, h: Stream) -> tuple[Stream, Stream]:
         local = self.local(phi)

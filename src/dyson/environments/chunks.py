@@ -1,0 +1,92 @@
+"""A mixer along the whole chain, chunk by chunk: O(n) for every number of tokens, no transform."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from dyson.environments.medium import Phase, Propagator, Transfer, transfer, turn
+
+# Tokens of a chunk.  Fewer: more waves to hand on; more: larger products.
+CHUNK = 16
+
+
+class Chunks(eqx.Module):
+    """The transfers along the chunks of a chain, the last of which may be shorter.
+
+    lengths: lambda^(length), stacked over the number of chunks passed, from 0 on.
+    turn: 1 / (1 - lambda^n) on a ring; zero on an open chain, where no wave comes around.
+    """
+
+    whole: Transfer
+    last: Transfer
+    lengths: Float[Array, "chunks parts features modes"]
+    turn: Phase
+    n_tokens: int = eqx.field(static=True)
+
+    def __init__(self, layer: Propagator, n_tokens: int, *, periodic: bool):
+        size = min(CHUNK, n_tokens)
+        count = -(-n_tokens // size)
+        self.n_tokens = n_tokens
+        self.whole = transfer(layer, size, size)
+        self.last = transfer(layer, n_tokens - (count - 1) * size, size)
+        powers = layer.mixer.powers(jnp.append(size * jnp.arange(count), n_tokens))
+        closing = 1 / (1 - powers[..., -1]) if periodic else jnp.zeros_like(powers[..., -1])
+        parts = [jnp.real, jnp.imag] if jnp.iscomplexobj(powers) else [jnp.real]
+        self.lengths = jnp.stack([part(powers[..., :-1]) for part in parts]).transpose(3, 0, 1, 2)
+        self.turn = jnp.stack([part(closing) for part in parts])
+
+    def __call__(self, u: Float[Array, "features tokens rows"]) -> Array:
+        """``y = G u`` for many rows at once; O(features * rows * tokens * (CHUNK + waves))."""
+        features, n, rows = u.shape
+        size, count = self.whole.slots, self.lengths.shape[0]
+        chunks = jnp.pad(u, ((0, 0), (0, count * size - n), (0, 0)))
+        chunks = jnp.moveaxis(chunks.reshape(features, count, size, rows), 1, 2)
+        y, out = self.whole(chunks[:, :, :-1])
+        last_y, last_out = self.last(chunks[:, :, -1:])
+        out = _by_direction(jnp.concatenate([out, last_out], axis=2), self.turn)
+        right, left = out[:, 0], out[:, 1]  # (chunks, waves, rows)
+        through, last = self.whole.through, self.last.through
+
+        def step(waves: tuple[Array, Array], sent: tuple[Array, Array]):
+            (f, g), (more_f, more_g) = waves, sent
+            return (passed(through, f) + more_f, passed(through, g) + more_g), waves
+
+        nothing = jnp.zeros_like(right[0])
+        (f, g), (f_in, g_in) = jax.lax.scan(step, (nothing, nothing), (right[:-1], left[:0:-1]))
+        # all that leaves either end of the chain comes around any number of times
+        f_turn = passed(self.turn, passed(last, f) + right[-1])
+        g_turn = passed(self.turn, passed(through, g) + left[0] if count > 1 else left[0])
+        f_in = jnp.concatenate([f_in, f[None]]) + behind(self.lengths, f_turn)
+        others = behind(self.lengths[:-1], passed(last, g_turn))
+        g_in = jnp.concatenate([g_in, g[None]]) + jnp.concatenate([g_turn[None], others])
+        g_in = g_in[::-1]
+        heard = _by_channel(jnp.stack([f_in, g_in], axis=1), self.turn)
+        y = y + jnp.einsum("ftw,fwkr->ftkr", self.whole.heard, heard[:, :, :-1])
+        last_y = last_y + jnp.einsum("ftw,fwkr->ftkr", self.last.heard, heard[:, :, -1:])
+        y = jnp.moveaxis(jnp.concatenate([y, last_y], axis=2), 2, 1)
+        return y.reshape(features, -1, rows)[:, :n]
+
+
+def passed(phase: Phase, wave: Float[Array, "waves rows"]) -> Array:
+    return turn(phase, wave[None])[0]
+
+
+def behind(phases: Array, wave: Array) -> Array:
+    """One wave behind each of several phases."""
+    return jax.vmap(lambda phase: passed(phase, wave))(phases)
+
+
+def _by_direction(out: Array, phase: Phase) -> Array:
+    """(features, 2 * waves, chunks, rows) as (chunks, 2, waves, rows)."""
+    n_parts, _, modes = phase.shape
+    split = out.reshape(out.shape[0], 2, n_parts, modes, *out.shape[2:])
+    split = jnp.transpose(split, (4, 1, 2, 0, 3, 5))
+    return split.reshape(split.shape[0], 2, -1, split.shape[-1])
+
+
+def _by_channel(waves: Array, phase: Phase) -> Array:
+    """The inverse of :func:`_by_direction`."""
+    split = waves.reshape(waves.shape[0], 2, *phase.shape, waves.shape[-1])
+    split = jnp.transpose(split, (3, 1, 2, 4, 0, 5))
+    return split.reshape(split.shape[0], -1, *split.shape[4:])
