@@ -70,8 +70,10 @@ def random_subject(
     model = DysonNet(
         n_sites, mixer=mixer, periodic=periodic, dtype=jnp.float32, key=jax.random.key(0)  # pyright: ignore[reportArgumentType]
     )
-    if correlated:  # log psi of random configurations spreads by sqrt(n_sites) / 4
-        weight = model.head.weight * (2.5 * n_sites**0.5)
+    if correlated:
+        # ratios of order one at every size; with twice these weights some of the networks hold all
+        # chains in one configuration, where there is nothing to compare
+        weight = model.head.weight * (0.3 * n_sites**0.5)
         model = eqx.tree_at(lambda m: m.head.weight, model, weight)
     return Subject(hamiltonian, model, random_spins(jax.random.key(1), (chains, n_sites)))
 

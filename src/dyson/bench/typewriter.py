@@ -107,6 +107,18 @@ def with_tails(n_sites: int, exponent: float) -> Network:
     return eqx.tree_at(lambda m: m.head.weight, model, weight)
 
 
+def _report(console: Console, network: str, rows: list[Throughput]) -> None:
+    """What was measured so far; a bench of half an hour should not keep it to itself."""
+    for row in rows:
+        console.print(
+            f"{network}, {row.n_sites} sites, intervals of {row.interval}: "
+            f"{row.accepted:.2f} flips per refresh, mismatch {100 * row.mismatch:.3f} %"
+        )
+    # programs of other sizes are not needed again, and each holds memory mappings, of which a
+    # process has 65530
+    jax.clear_caches()
+
+
 def best_interval(rows: list[Throughput]) -> float:
     """The interval of largest throughput; a parabola through the best and its neighbours in
     logarithms places it between those measured."""
@@ -162,6 +174,7 @@ def command(
                 model, spins = trained(hamiltonian, steps)
                 row = measured(hamiltonian, model, spins, interval)
                 trained_rows.append({"coupling": coupling} | row._asdict())
+                _report(console, f"J = {coupling:g}", [row])
         best: dict[float, list[float]] = {}
         for decay in decays:
             for n_sites in numbers:
@@ -171,6 +184,7 @@ def command(
                 spins = random_spins(jax.random.key(3), (CHAINS, n_sites))
                 sensible = [width for width in choices if 2 * width <= n_sites]
                 rows = [measured(hamiltonian, model, spins, width) for width in sensible]
+                _report(console, f"tails of {decay:g}", rows)
                 tail_rows += [{"tails": decay} | row._asdict() for row in rows]
                 best.setdefault(decay, []).append(best_interval(rows))
     slopes = {
