@@ -138,3 +138,21 @@ def test_local_features_after_a_move(periodic, kernel_size, length):
         inside = slice(None) if exists is None else np.asarray(exists)[:, 0]
         for a, b in zip(jax.tree.leaves(updated), jax.tree.leaves(wanted), strict=True):
             np.testing.assert_allclose(a[:, inside], b[:, inside], atol=1e-12)
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+@pytest.mark.parametrize("mixer", ["s4d", "real", "s4"])
+@pytest.mark.parametrize("n", [1, 2, 16, 17, 31, 48])
+def test_a_mixer_chunk_by_chunk(n, mixer, periodic):
+    """The same as the product with its kernel, for one chunk, full and incomplete last chunks."""
+    model = random_network(n, mixer=mixer, periodic=periodic, features=3, modes=2)
+    block = model.blocks[0]
+    u = jax.random.normal(jax.random.key(0), (3, n, 2))
+
+    @eqx.filter_jit
+    def both(block, u):
+        mixer = env.Chunks(env.Propagator(block), n, periodic=periodic)
+        return mixer(u), jax.vmap(block.propagate, in_axes=2, out_axes=2)(u)
+
+    ours, kernel = both(block, u)
+    np.testing.assert_allclose(ours, kernel, atol=1e-13 * float(jnp.max(jnp.abs(kernel)) + 1))

@@ -67,7 +67,7 @@ def partition_of(
     """
     margin = 2 * half + span - 1
     shortest = max(SHORTEST, margin + 1)
-    fits = [core for core in range(shortest, n_tokens - margin + 1)
+    fits = [core for core in range(shortest, n_tokens - max(margin, 1) + 1)
             if n_tokens % core == 0 or n_tokens % core >= margin]
     if not fits:
         return None

@@ -229,8 +229,9 @@ def every_flip(
         before = jax.tree.map(seen, tokens)
         exists = None
         if not parts.periodic:
-            position = which * core + np.arange(core)[:, None] + np.arange(
-                -parts.half, parts.half + 1)[:, None, None]
+            slots = np.arange(core, dtype=np.int32)[:, None]
+            around = np.arange(-parts.half, parts.half + 1, dtype=np.int32)[:, None, None]
+            position = which * core + slots + around
             exists = ((position >= 0) & (position < parts.n_tokens)).reshape(width, batch)
         moved = (core_patterns ^ bit).reshape(1, batch)
         after = env.flipped(model, tables.medium, before, moved, exists)

@@ -137,14 +137,14 @@ def transfer(
     heard = ends([along(weights * near), along(weights * near[..., ::-1])])
     if heard.shape[2] == 2:  # Re[c z] = Re c Re z - Im c Im z
         heard = heard * jnp.array([1, -1], heard.dtype)[:, None, None]
-    features = sent.shape[0]
+    features, waves = sent.shape[0], 2 * sent.shape[2] * sent.shape[3]
     once = closing[..., 0] * powers[..., length]
     passing = jax.vmap(lambda x: _passing(parts(x)))(once)
     matrix = jnp.concatenate(
         [
-            jnp.concatenate([kernel, sent.reshape(features, -1, slots)], axis=1),
+            jnp.concatenate([kernel, sent.reshape(features, waves, slots)], axis=1),
             jnp.concatenate(
-                [jnp.swapaxes(heard.reshape(features, -1, slots), 1, 2), passing], axis=1
+                [jnp.swapaxes(heard.reshape(features, waves, slots), 1, 2), passing], axis=1
             ),
         ],
         axis=2,

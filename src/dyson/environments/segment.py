@@ -97,6 +97,8 @@ def segment_of(medium: Medium, transfers: tuple[Transfer, ...], tokens: Site) ->
     Cost per token and batch entry O(features^3 + features^2 waves) at depth 2, O(features^2 waves)
     more for every pair of layers that are not neighbours.
     """
+    if tokens.embedded.shape[1] == 0:
+        return no_segment(medium, tokens.embedded.shape[-1])
     n_layers = len(medium.layers)
     phases = [mixing.through for mixing in transfers]
     h, sent = tokens.embedded, []

@@ -1,0 +1,141 @@
+"""Windows within their surroundings: exact at every depth, and the same as links at depth 1, 2."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dyson import Abacus, SpinFlip
+from dyson import environments as env
+from dyson.abacus import Reference, Surroundings, Whole, surroundings
+from dyson.abacus.partition import partition_of
+from dyson.abacus.propose import ProjectedReference
+from dyson.spins import flip, random_spins
+from random_networks import distance_on_the_circle, random_network
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+SMALL = {"features": 3, "modes": 1}
+
+
+@eqx.filter_jit
+def both_ways(updates, model, spins, moves):
+    """Log-ratios by local updates, of single flips and of the moves, and by forward passes."""
+    updates = updates.bind(model)
+    cache = updates.init(model, spins)
+    ratio = lambda move: updates.propose(model, cache, move).log_ratio  # noqa: E731
+    direct = lambda move: model(flip(spins, move)) - model(spins)  # noqa: E731
+    single = jnp.arange(model.n_sites, dtype=jnp.int32)[:, None]
+    found = updates.single_flips(model, cache), jax.vmap(ratio)(moves)
+    return found, (jax.vmap(direct)(single), jax.vmap(direct)(moves)), cache
+
+
+def moves_of(n_sites, token_size, span, periodic):
+    """Random sets of one to three flips in as many neighbouring tokens as fit, at every base."""
+    rng = np.random.default_rng(n_sites)
+    moves = []
+    for base in range(0, n_sites, token_size):
+        inside = base + np.arange(span * token_size)
+        inside = inside % n_sites if periodic else inside[inside < n_sites]
+        chosen = rng.choice(inside, size=min(len(inside), rng.integers(1, 4)), replace=False)
+        moves.append(np.pad(chosen, (0, 3 - len(chosen)), constant_values=-1))
+    return jnp.asarray(np.array(moves), jnp.int32)
+
+
+@pytest.mark.parametrize(
+    "n_sites, span, options",
+    [
+        (32, 1, {"depth": 3}),  # two windows, a core each
+        (37, 3, {"depth": 3, "mixer": "real"}),  # a short last core
+        (41, 2, {"depth": 3, "periodic": False}),
+        (32, 1, {"depth": 3, "periodic": False, "kernel_size": 1, "mixer": "real"}),
+        (62, 2, {"depth": 4, "mixer": "real", "complex_head": True}),
+        (84, 2, {"depth": 3, "token_size": 2, "periodic": False, "mixer": "real"}),
+        (128, 1, {"depth": 3, "token_size": 4, "mixer": "real"}),
+        (59, 1, {"depth": 3, "kernel_size": 5, "mixer": "real"}),
+        (40, 1, {"depth": 3, "mixer": "s4", "modes": 2}),
+        (40, 2, {"depth": 3, "mixer": "power_law"}),
+        (64, 1, {"depth": 6, "kernel_size": 1, "mixer": "real", "features": 2}),
+    ],
+)
+def test_flips_and_moves_of_deep_networks(n_sites, span, options):
+    model = random_network(n_sites, seed=3, **(SMALL | options))
+    periodic, size = model.periodic, model.token_size
+    spins = random_spins(jax.random.key(n_sites), n_sites)
+    moves = moves_of(n_sites, size, span, periodic)
+    found, direct, cache = both_ways(Abacus(span=span), model, spins, moves)
+    assert isinstance(cache, Surroundings)
+    for ours, theirs in zip(found, direct, strict=True):
+        assert float(jnp.max(jnp.abs(theirs))) > 1e-3  # the moves do something
+        assert distance_on_the_circle(ours, theirs).max() < 1e-10
+
+
+def test_projected_deep_network():
+    model = SpinFlip(random_network(33, depth=3, mixer="real", **SMALL))
+    spins = random_spins(jax.random.key(0), 33)
+    found, direct, cache = both_ways(Abacus(), model, spins, moves_of(33, 1, 1, True))
+    assert isinstance(cache, ProjectedReference) and isinstance(cache.images, Surroundings)
+    for ours, theirs in zip(found, direct, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-10)
+
+
+@pytest.mark.parametrize("n_sites", [1, 2, 5, 20])
+def test_chains_that_a_window_would_cover(n_sites):
+    model = random_network(n_sites, depth=3, mixer="real", complex_head=True, **SMALL)
+    spins = random_spins(jax.random.key(1), n_sites)
+    moves = moves_of(n_sites, 1, 2, True)
+    found, direct, cache = both_ways(Abacus(span=2), model, spins, moves)
+    assert isinstance(cache, Whole)
+    for ours, theirs in zip(found, direct, strict=True):
+        assert distance_on_the_circle(ours, theirs).max() < 1e-10
+    if n_sites == 20:  # also there a move that does not fit is not answered
+        updates = Abacus(span=2)
+        far = updates.propose(model, cache, jnp.array([3, 9], jnp.int32))
+        assert bool(jnp.isnan(far.log_ratio))
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+@pytest.mark.parametrize("depth, mixer", [(1, "s4d"), (2, "s4d"), (2, "real")])
+def test_links_and_windows_agree(depth, mixer, periodic):
+    """The two routes, each on networks of one and two blocks."""
+    n = 45
+    model = random_network(n, depth=depth, mixer=mixer, periodic=periodic, features=3)
+    spins = random_spins(jax.random.key(2), n)
+    parts = partition_of(n, env.half_window(model), 1, periodic=periodic)
+
+    @eqx.filter_jit
+    def routes(model, spins):
+        updates = Abacus()
+        reference = updates.init(model, spins)
+        tables = surroundings.tables_of(model, parts)
+        cache = surroundings.surroundings_of(model, spins, tables)
+        single = jnp.arange(n, dtype=jnp.int32)[:, None]
+        by_links = jax.vmap(lambda move: updates.theta_change(model, reference, move))(single)
+        change = surroundings.every_flip(model, tables, cache, jnp.int32(1))
+        return by_links, jax.vmap(model.head.combine)(change), reference
+
+    by_links, by_windows, reference = routes(model, spins)
+    assert isinstance(reference, Reference)
+    np.testing.assert_allclose(by_windows, by_links, atol=1e-12)
+
+
+def test_partitions_cover_the_chain():
+    for n_tokens in range(1, 130):
+        for half, span in ((0, 1), (2, 1), (3, 4), (9, 2)):
+            parts = partition_of(n_tokens, half, span, periodic=True)
+            margin = 2 * half + span - 1
+            if parts is None:
+                assert n_tokens < 3 * max(17, margin + 1) + margin
+                continue
+            assert (parts.count - 1) * parts.core + parts.last == n_tokens
+            assert parts.count >= 2 and margin < parts.core
+            assert margin <= parts.last <= parts.core
+            assert parts.window <= n_tokens + parts.core - parts.last
+    ring = partition_of(37, 1, 1, periodic=True)
+    open_chain = partition_of(37, 1, 1, periodic=False)
+    tokens = jnp.arange(1, 38)
+    seen = np.asarray(ring.windows(tokens))
+    assert (ring.core, ring.last, ring.count) == (16, 5, 3)
+    np.testing.assert_array_equal(seen[:, 0], [37, *range(1, 18)])
+    np.testing.assert_array_equal(seen[:, 2], [*range(32, 38), 1, *[0] * 11])
+    np.testing.assert_array_equal(np.asarray(open_chain.windows(tokens))[:3, 0], [0, 1, 2])
