@@ -5,7 +5,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dyson.environments.medium import Phase, Propagator, Transfer, transfer, turn
+from dyson.environments.medium import (
+    Phase,
+    Propagator,
+    Transfer,
+    by_channel,
+    numbered,
+    parts,
+    transfer,
+    turn,
+)
 
 # Tokens of a chunk.  Fewer: more waves to hand on; more: larger products.
 CHUNK = 16
@@ -32,9 +41,8 @@ class Chunks(eqx.Module):
         self.last = transfer(layer, n_tokens - (count - 1) * size, size)
         powers = layer.mixer.powers(jnp.append(size * jnp.arange(count), n_tokens))
         closing = 1 / (1 - powers[..., -1]) if periodic else jnp.zeros_like(powers[..., -1])
-        parts = [jnp.real, jnp.imag] if jnp.iscomplexobj(powers) else [jnp.real]
-        self.lengths = jnp.stack([part(powers[..., :-1]) for part in parts]).transpose(3, 0, 1, 2)
-        self.turn = jnp.stack([part(closing) for part in parts])
+        self.lengths = jnp.moveaxis(parts(powers[..., :-1]), (2, 3), (0, 1))
+        self.turn = jnp.moveaxis(parts(closing), -1, 0)
 
     def __call__(self, u: Float[Array, "features tokens rows"]) -> Array:
         """``y = G u`` for many rows at once; O(features * rows * tokens * (CHUNK + waves))."""
@@ -44,8 +52,8 @@ class Chunks(eqx.Module):
         chunks = jnp.moveaxis(chunks.reshape(features, count, size, rows), 1, 2)
         y, out = self.whole(chunks[:, :, :-1])
         last_y, last_out = self.last(chunks[:, :, -1:])
-        out = _by_direction(jnp.concatenate([out, last_out], axis=2), self.turn)
-        right, left = out[:, 0], out[:, 1]  # (chunks, waves, rows)
+        out = numbered(jnp.concatenate([out, last_out], axis=2), self.turn)
+        right, left = jnp.moveaxis(out.reshape(2, -1, count, rows), 2, 1)  # (chunks, waves, rows)
         through, last = self.whole.through, self.last.through
 
         def step(waves: tuple[Array, Array], sent: tuple[Array, Array]):
@@ -61,7 +69,7 @@ class Chunks(eqx.Module):
         others = behind(self.lengths[:-1], passed(last, g_turn))
         g_in = jnp.concatenate([g_in, g[None]]) + jnp.concatenate([g_turn[None], others])
         g_in = g_in[::-1]
-        heard = _by_channel(jnp.stack([f_in, g_in], axis=1), self.turn)
+        heard = by_channel(jnp.moveaxis(jnp.concatenate([f_in, g_in], axis=1), 1, 0), self.turn)
         y = y + jnp.einsum("ftw,fwkr->ftkr", self.whole.heard, heard[:, :, :-1])
         last_y = last_y + jnp.einsum("ftw,fwkr->ftkr", self.last.heard, heard[:, :, -1:])
         y = jnp.moveaxis(jnp.concatenate([y, last_y], axis=2), 2, 1)
@@ -76,17 +84,3 @@ def behind(phases: Array, wave: Array) -> Array:
     """One wave behind each of several phases."""
     return jax.vmap(lambda phase: passed(phase, wave))(phases)
 
-
-def _by_direction(out: Array, phase: Phase) -> Array:
-    """(features, 2 * waves, chunks, rows) as (chunks, 2, waves, rows)."""
-    n_parts, _, modes = phase.shape
-    split = out.reshape(out.shape[0], 2, n_parts, modes, *out.shape[2:])
-    split = jnp.transpose(split, (4, 1, 2, 0, 3, 5))
-    return split.reshape(split.shape[0], 2, -1, split.shape[-1])
-
-
-def _by_channel(waves: Array, phase: Phase) -> Array:
-    """The inverse of :func:`_by_direction`."""
-    split = waves.reshape(waves.shape[0], 2, *phase.shape, waves.shape[-1])
-    split = jnp.transpose(split, (3, 1, 2, 4, 0, 5))
-    return split.reshape(split.shape[0], -1, *split.shape[4:])

@@ -200,6 +200,18 @@ def _factors(phase: Phase) -> tuple[Array, Array]:
     return jnp.concatenate([real, real]), jnp.concatenate([-imag, imag])
 
 
+def numbered(waves: Array, phase: Phase) -> Array:
+    """Waves of each channel (features, waves, ...) as (2, parts, features, modes), flat."""
+    split = waves.reshape(waves.shape[0], 2, phase.shape[0], phase.shape[2], *waves.shape[2:])
+    return jnp.moveaxis(split, 0, 2).reshape(-1, *waves.shape[2:])
+
+
+def by_channel(waves: Array, phase: Phase) -> Array:
+    """The inverse of :func:`numbered`."""
+    split = waves.reshape(2, *phase.shape, *waves.shape[1:])
+    return jnp.moveaxis(split, 2, 0).reshape(phase.shape[1], -1, *waves.shape[1:])
+
+
 def shared_product(matrix: Array, x: Array) -> Array:
     """``matrix @ x`` for x (features, ..., batch) as one matrix product for all."""
     return (matrix @ x.reshape(x.shape[0], -1)).reshape(matrix.shape[0], *x.shape[1:])

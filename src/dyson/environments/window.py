@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from dyson.environments.medium import Medium, Phase, Transfer, shared_product, transfer
+from dyson.environments.medium import (
+    Medium,
+    Transfer,
+    by_channel,
+    numbered,
+    shared_product,
+    transfer,
+)
 from dyson.environments.segment import Segment, Site
 from dyson.networks import DysonNet
 
@@ -54,18 +61,6 @@ def _applied(response: Array, leaving: Array) -> Array:
     return jnp.einsum("nij,j...n->i...n", response, leaving)
 
 
-def _numbered(waves: Array, phase: Phase) -> Array:
-    """Waves of each channel (features, waves, ...) in the order of segments."""
-    split = waves.reshape(waves.shape[0], 2, phase.shape[0], phase.shape[2], *waves.shape[2:])
-    return jnp.moveaxis(split, 0, 2).reshape(-1, *waves.shape[2:])
-
-
-def _by_channel(waves: Array, phase: Phase) -> Array:
-    """The inverse of :func:`_numbered`."""
-    split = waves.reshape(2, *phase.shape, *waves.shape[1:])
-    return jnp.moveaxis(split, 2, 0).reshape(phase.shape[1], -1, *waves.shape[1:])
-
-
 def _sum(terms: Iterable[Array]) -> Array:
     return functools.reduce(jnp.add, terms)
 
@@ -97,9 +92,9 @@ def settled(
         coming = exterior.sent[index][..., 0].T
         if index:
             coming = coming + exterior.coming(index, leaving)
-        y, out = mixing(jnp.concatenate([u, _by_channel(coming, mixing.through)], axis=1))
+        y, out = mixing(jnp.concatenate([u, by_channel(coming, mixing.through)], axis=1))
         mixed.append(shared_product(layer.mix_out, y))
-        leaving.append(_numbered(out, mixing.through))
+        leaving.append(numbered(out, mixing.through))
         h = h + gate * mixed[-1]
     total = medium.head @ jnp.sum(h, axis=1) + exterior.outputs(leaving)
     total = total + exterior.pooled_sent[..., 0].T
@@ -132,12 +127,12 @@ def changed(
         else:
             u = shared_product(layer.scattered, h) + drive
             coming = [exterior.coming(index, leaving)] if index else []
-            coming = [_by_channel(x, mixing.through) for x in coming]
+            coming = [by_channel(x, mixing.through) for x in coming]
             y, out = mixing(jnp.concatenate([u, *coming], axis=1))
         y = shared_product(layer.mix_out, y)
         h = h + gates[index] * y + gate * (mixed[index] + y)
         changes.append(y)
-        leaving.append(_numbered(out, mixing.through))
+        leaving.append(numbered(out, mixing.through))
     total = shared_product(medium.head, jnp.sum(h, axis=1)) + exterior.outputs(leaving)
     return tuple(changes), total
 
