@@ -163,7 +163,7 @@ class Abacus(LocalUpdates):
         offsets = sum(2 * width + 1 for width in widths.values())
         parts, hidden, features = network.head.weight.shape
         parts_of = self._partition(network)
-        # links and what they are made of; readouts and their transforms; activations
+        # links and what they are made of; readouts; activations
         numbers = 4 * offsets * features**2
         if network.depth == 2:
             inputs = link_inputs(network.blocks, max(widths.values()))
@@ -229,11 +229,11 @@ class Abacus(LocalUpdates):
         self, network: DysonNet, reference: Cache, sites: Int[Array, " flips"]
     ) -> Inexact[Array, " hidden"]:
         """Find the base token of a move and which spins of its span are flipped, then evaluate."""
+        fits, base = self._fits(network, sites)
         if isinstance(reference, Whole):
             change = network.theta(flip(reference.spins, sites)) - reference.theta
-            return jnp.where(self._fits(network, sites)[0], change, jnp.nan)
+            return jnp.where(fits, change, jnp.nan)
         size = network.token_size
-        fits, base = self._fits(network, sites)
         token = (base + jnp.arange(self.span, dtype=sites.dtype)) % network.n_tokens
         here = token[:, None] * size + jnp.arange(size, dtype=sites.dtype)
         flips = jnp.sum((here[..., None] == sites) & (sites >= 0), axis=2, dtype=sites.dtype) % 2

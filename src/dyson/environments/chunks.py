@@ -31,12 +31,10 @@ class Chunks(eqx.Module):
     last: Transfer
     lengths: Float[Array, "chunks parts features modes"]
     turn: Phase
-    n_tokens: int = eqx.field(static=True)
 
     def __init__(self, layer: Propagator, n_tokens: int, *, periodic: bool):
         size = min(CHUNK, n_tokens)
         count = -(-n_tokens // size)
-        self.n_tokens = n_tokens
         self.whole = transfer(layer, size, size)
         self.last = transfer(layer, n_tokens - (count - 1) * size, size)
         powers = layer.mixer.powers(jnp.append(size * jnp.arange(count), n_tokens))
