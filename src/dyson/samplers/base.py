@@ -97,6 +97,13 @@ def spins_of_chains(
     return jax.vmap(draw)(jax.random.split(key, n_chains))
 
 
+def check_counts(name: str, **counts: int) -> None:
+    """Refuse counts of a sampler that are not positive."""
+    for argument, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name}: expected {argument} >= 1, got {value}")
+
+
 def checked_sector(
     name: str, n_sites: int, magnetisation: int | None, *, conserved: bool
 ) -> int | None:

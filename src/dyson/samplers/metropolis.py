@@ -13,6 +13,7 @@ from dyson.samplers.base import (
     Sampler,
     SamplerInfo,
     SamplerState,
+    check_counts,
     checked_sector,
     global_flip,
     log_uniforms,
@@ -68,9 +69,7 @@ class Metropolis(Sampler):
         moves: Moves | None = None,
         magnetisation: int | None = None,
     ):
-        for name, value in {"n_chains": n_chains, "sweeps": sweeps}.items():
-            if value < 1:
-                raise ValueError(f"Metropolis: expected {name} >= 1, got {value}")
+        check_counts("Metropolis", n_chains=n_chains, sweeps=sweeps)
         updates = Recompute() if updates is None else updates
         if moves is None:
             moves = default_moves(hamiltonian, any_flips=updates.takes_any_flips)

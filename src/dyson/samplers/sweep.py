@@ -13,6 +13,7 @@ from dyson.samplers.base import (
     Sampler,
     SamplerInfo,
     SamplerState,
+    check_counts,
     checked_sector,
     global_flip,
     in_groups,
@@ -68,10 +69,7 @@ class Sweep(Sampler):
         chains_at_once: int = 8,
         magnetisation: int | None = None,
     ):
-        counts = {"n_chains": n_chains, "sweeps": sweeps, "chains_at_once": chains_at_once}
-        for name, value in counts.items():
-            if value < 1:
-                raise ValueError(f"Sweep: expected {name} >= 1, got {value}")
+        check_counts("Sweep", n_chains=n_chains, sweeps=sweeps, chains_at_once=chains_at_once)
         self.n_sites = hamiltonian.n_sites
         self.n_chains = n_chains
         self.sweeps = sweeps

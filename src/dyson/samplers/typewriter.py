@@ -15,6 +15,7 @@ from dyson.samplers.base import (
     Sampler,
     SamplerInfo,
     SamplerState,
+    check_counts,
     global_flip,
     in_groups,
     log_uniforms,
@@ -134,10 +135,10 @@ class Typewriter(Sampler):
         chains_at_once: int = 8,
     ):
         interval = max(1, math.isqrt(hamiltonian.n_sites)) if interval is None else interval
-        counts = {"n_chains": n_chains, "sweeps": sweeps, "interval": interval}
-        for name, value in (counts | {"chains_at_once": chains_at_once}).items():
-            if value < 1:
-                raise ValueError(f"Typewriter: expected {name} >= 1, got {value}")
+        check_counts(
+            "Typewriter", n_chains=n_chains, sweeps=sweeps, interval=interval,
+            chains_at_once=chains_at_once,
+        )
         if not 0 <= mismatch < 1:
             raise ValueError(f"Typewriter: expected 0 <= mismatch < 1, got {mismatch}")
         self.n_sites = hamiltonian.n_sites
