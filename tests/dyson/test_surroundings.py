@@ -49,6 +49,8 @@ def moves_of(n_sites, token_size, span, periodic):
         (37, 3, {"depth": 3, "mixer": "real"}),  # a short last core
         (41, 2, {"depth": 3, "periodic": False}),
         (32, 1, {"depth": 3, "periodic": False, "kernel_size": 1, "mixer": "real"}),
+        # ten windows: several groups of them, of pieces too, and a short one at the end
+        (157, 1, {"depth": 3, "mixer": "real", "features": 2}),
         (62, 2, {"depth": 4, "mixer": "real", "complex_head": True}),
         (84, 2, {"depth": 3, "token_size": 2, "periodic": False, "mixer": "real"}),
         (128, 1, {"depth": 3, "token_size": 4, "mixer": "real"}),
