@@ -57,16 +57,16 @@ class Partition(eqx.Module):
 
 
 def partition_of(
-    n_tokens: int, half: int, span: int, *, periodic: bool
+    n_tokens: int, half: int, span: int, *, periodic: bool, shortest: int = SHORTEST
 ) -> Partition | None:
-    """Cores no shorter than ``SHORTEST`` and longer than the overlap of windows; None for a chain
+    """Cores no shorter than ``shortest`` and longer than the overlap of windows; None for a chain
     that one window nearly covers.
 
     The last core must hold the overlap as well.  Cores that divide the chain need no special
     case, so the first such length up to one and a half times the shortest is taken.
     """
     margin = 2 * half + span - 1
-    shortest = max(SHORTEST, margin + 1)
+    shortest = max(shortest, margin + 1)
     fits = [core for core in range(shortest, n_tokens - max(margin, 1) + 1)
             if n_tokens % core == 0 or n_tokens % core >= margin]
     if not fits:

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Int, Int8
 
-from dyson.abacus import surroundings
+from dyson.abacus import pairs, surroundings
 from dyson.abacus.links import CHUNK, link_inputs
+from dyson.abacus.pairs import Pairs
 from dyson.abacus.partition import Partition, partition_of
 from dyson.abacus.reference import (
     Reference,
@@ -37,7 +38,8 @@ class Whole(eqx.Module):
 
 
 # One per route; its name tells which was taken.
-Cache = Reference | Surroundings | Whole
+Cache = Reference | Surroundings | Pairs | Whole
+Tables = ReferenceTables | surroundings.Tables | pairs.Tables
 
 
 class ProjectedReference(eqx.Module):
@@ -55,31 +57,37 @@ class Abacus(LocalUpdates):
 
     Works for :class:`DysonNet` of every depth and for :class:`SpinFlip` around it (which keeps one
     reference per image).  The flipped sites must lie in ``span`` neighbouring tokens; a move
-    that does not fit gives NaN rather than a wrong ratio.
+    that does not fit gives NaN rather than a wrong ratio.  With ``span=None`` they may lie
+    anywhere, but are one or two.
 
     Up to depth 2 the cache is a :class:`Reference` with link tensors, for deeper networks
-    :class:`Surroundings`, windows within what surrounds them; on chains that a window would cover,
-    :class:`Whole`, the configuration alone.  ``init`` costs O(n).
+    :class:`Surroundings`, windows within what surrounds them; for pairs of flips at any distance
+    :class:`Pairs`, two windows and the segments between them; on chains that windows would cover,
+    :class:`Whole`, the configuration alone.  ``init`` costs O(n), for pairs O(n log n).
     """
 
     takes_any_flips: ClassVar[bool] = False
-    span: int = eqx.field(static=True, default=1)
-    tables: ReferenceTables | surroundings.Tables | None = None  # of the network it is bound to
+    span: int | None = eqx.field(static=True, default=1)
+    tables: Tables | None = None  # of the network it is bound to
 
     def bind(self, model: DysonNet | SpinFlip) -> "Abacus":
         return Abacus(self.span, self._tables_of(self._network(model)))
 
-    def _tables_of(self, network: DysonNet) -> ReferenceTables | surroundings.Tables | None:
+    def _tables_of(self, network: DysonNet) -> Tables | None:
         parts = self._partition(network)
-        if parts is None:
-            return reference_tables(network, self.span) if network.depth <= 2 else None
-        return surroundings.tables_of(network, parts)
+        if self.span is None:
+            return None if parts is None else pairs.tables_of(network, parts)
+        if network.depth <= 2:
+            return reference_tables(network, self.span)
+        return None if parts is None else surroundings.tables_of(network, parts)
 
     def _partition(self, network: DysonNet) -> Partition | None:
-        """Into windows; None for networks with links and chains that one window would cover."""
+        """Into windows; None for networks with links and for chains that windows would cover."""
+        half, periodic = half_window(network), network.periodic
+        if self.span is None:
+            return pairs.pair_partition(network.n_tokens, half, periodic=periodic)
         if network.depth <= 2:
             return None
-        half, periodic = half_window(network), network.periodic
         return partition_of(network.n_tokens, half, self.span, periodic=periodic)
 
     def init(self, model: DysonNet | SpinFlip, spins: Int8[Array, " n_sites"]) -> Any:
@@ -96,8 +104,10 @@ class Abacus(LocalUpdates):
         self,
         network: DysonNet,
         spins: Int8[Array, " n_sites"],
-        tables: ReferenceTables | surroundings.Tables | None,
+        tables: Tables | None,
     ) -> Cache:
+        if isinstance(tables, pairs.Tables):
+            return pairs.pairs_of(network, spins, tables)
         if isinstance(tables, surroundings.Tables):
             return surroundings.surroundings_of(network, spins, tables)
         if isinstance(tables, ReferenceTables):
@@ -229,6 +239,15 @@ class Abacus(LocalUpdates):
         self, network: DysonNet, reference: Cache, sites: Int[Array, " flips"]
     ) -> Inexact[Array, " hidden"]:
         """Find the base token of a move and which spins of its span are flipped, then evaluate."""
+        if self.span is None and sites.shape[0] > 2:
+            raise ValueError(
+                "Abacus: with span=None a move is one or two flips at any distance, got an array "
+                f"of {sites.shape[0]} sites; write Abacus(span=k) for more flips in k tokens"
+            )
+        if isinstance(reference, Pairs):
+            tables = self._window_tables(network)
+            assert isinstance(tables, pairs.Tables)
+            return network.head.combine(pairs.pair_change(network, tables, reference, sites))
         fits, base = self._fits(network, sites)
         if isinstance(reference, Whole):
             change = network.theta(flip(reference.spins, sites)) - reference.theta
@@ -240,6 +259,7 @@ class Abacus(LocalUpdates):
         masks = flips @ (2 ** jnp.arange(size - 1, -1, -1, dtype=sites.dtype))
         if isinstance(reference, Surroundings):
             tables = self._window_tables(network)
+            assert isinstance(tables, surroundings.Tables)
             change = surroundings.one_move(network, tables, reference, base, masks)
         else:
             change = _one_move(network, reference, base, masks)
@@ -256,10 +276,8 @@ class Abacus(LocalUpdates):
             return jnp.min(reaches) < self.span, base
         return (jnp.max(tokens) - jnp.min(tokens)) < self.span, jnp.min(tokens)
 
-    def _window_tables(self, network: DysonNet) -> surroundings.Tables:
-        tables = self._tables_of(network) if self.tables is None else self.tables
-        assert isinstance(tables, surroundings.Tables)
-        return tables
+    def _window_tables(self, network: DysonNet) -> Tables | None:
+        return self._tables_of(network) if self.tables is None else self.tables
 
     def _every_flip(
         self, network: DysonNet, reference: Cache

@@ -78,6 +78,17 @@ class Surroundings(eqx.Module):
     exterior: env.Exterior
 
 
+class Windows(NamedTuple):
+    """What a cache knows of the windows of its reference: the first fields of it."""
+
+    spins: Int8[Array, " n_sites"]
+    theta: Inexact[Array, " hidden"]
+    log_psi: Inexact[Array, ""]
+    patterns: Int[Array, "window count"]
+    tokens: env.LocalFeatures
+    mixed: tuple[Stream, ...]
+
+
 class Pieces(NamedTuple):
     """Segments between the starts of windows, stacked: head, body, and both joined."""
 
@@ -94,6 +105,12 @@ def surroundings_of(
     O(n_tokens): at depth 2 O(features^3 + features^2 waves) per token and O(waves^2) per window;
     with more layers O(waves^3) per window for each triple of them.
     """
+    windows = windows_of(model, spins, tables)
+    return Surroundings(*windows, exteriors(tables, windows.tokens.sites))
+
+
+def windows_of(model: DysonNet, spins: Int8[Array, " n_sites"], tables: Tables) -> Windows:
+    """One forward pass, cut into windows; O(n_tokens)."""
     parts, patterns = tables.parts, model.patterns(spins)
     phi, h = model.embed(patterns)
     layers, embedded, mixed = [], h, []
@@ -107,15 +124,13 @@ def surroundings_of(
         phi, h = phi + local.sources, h + local.gates * mixed[-1]
     theta = model.head.theta(model.pooled(h))
     features = env.LocalFeatures(embedded, *(tuple(x) for x in zip(*layers, strict=True)))
-    tokens = jax.tree.map(parts.windows, features)
-    return Surroundings(
+    return Windows(
         spins,
         theta,
         model.head.log_amplitude(theta),
         parts.windows(patterns),
-        tokens,
+        jax.tree.map(parts.windows, features),
         tuple(map(parts.windows, mixed)),
-        exteriors(tables, tokens.sites),
     )
 
 
@@ -147,9 +162,21 @@ def _cut(tokens: env.Site, start: int, end: int) -> env.Site:
     return jax.tree.map(lambda x: x[:, start:end], tokens)
 
 
-def exteriors(tables: Tables, tokens: env.Site) -> env.Exterior:
-    """The exteriors of all windows: the pieces behind joined with those before, around the ring or
-    through what lies outside an open chain."""
+class Sides(NamedTuple):
+    """The pieces, and what lies to either side of the windows, stacked.
+
+    before: all to the left of a window.   beheaded: the same without the head of the first piece,
+    which the window of the last core of a ring covers.   behind: all to the right of a window.
+    """
+
+    pieces: Pieces
+    before: env.Segment
+    beheaded: env.Segment
+    behind: env.Segment
+
+
+def sides_of(tables: Tables, tokens: env.Site) -> Sides:
+    """Joined piece by piece from either end of the chain, all growing segments side by side."""
     parts = tables.parts
     # how waves are answered does not depend on the sources of the reference itself
     quiet = lambda x: jax.tree.map(jnp.zeros_like, x)  # noqa: E731
@@ -163,8 +190,6 @@ def exteriors(tables: Tables, tokens: env.Site) -> env.Exterior:
             last = jax.tree.map(lambda x: x[..., -1:], tokens)
             last = _cut(last, parts.last, parts.last + parts.half)
             right_end = env.segment_of(tables.medium, tables.end, last)
-    # All growing segments at once: what lies left of a window; the same but for the first head,
-    # which the window of the last core covers; and in the mirror what begins with a window.
     first_body = jax.tree.map(
         lambda x, y: jnp.concatenate([y[:1], x[1:]]), pieces.whole, pieces.body
     )
@@ -177,13 +202,23 @@ def exteriors(tables: Tables, tokens: env.Site) -> env.Exterior:
 
     _, grown = jax.lax.scan(grow, start, items)
     pick = lambda which: jax.tree.map(lambda x: x[:, which], grown)  # noqa: E731
-    left, without_head, begins = pick(0), pick(1), env.mirrored(pick(2))
-    if parts.periodic:
-        left = jax.tree.map(lambda x, y: jnp.concatenate([x[:-1], y[-1:]]), left, without_head)
-    behind = jax.tree.map(lambda x: x[: parts.count - 1][::-1], begins)
-    right = jax.vmap(env.join)(jax.tree.map(lambda x: x[1:], pieces.body), behind)
-    right = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), right, nothing)
-    around = jax.vmap(lambda a, b: env.exterior_of(env.join(a, b)))(right, left)
+    before, beheaded, begins = pick(0), pick(1), pick(2)
+    further = jax.tree.map(lambda x: x[: parts.count - 1][::-1], env.mirrored(begins))
+    behind = jax.vmap(env.join)(jax.tree.map(lambda x: x[1:], pieces.body), further)
+    behind = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), behind, nothing)
+    return Sides(pieces, before, beheaded, behind)
+
+
+def exteriors(tables: Tables, tokens: env.Site) -> env.Exterior:
+    """The exteriors of all windows: what lies behind joined with what lies before, around the ring
+    or through what lies outside an open chain."""
+    sides = sides_of(tables, tokens)
+    before = sides.before
+    if tables.parts.periodic:
+        before = jax.tree.map(
+            lambda x, y: jnp.concatenate([x[:-1], y[-1:]]), before, sides.beheaded
+        )
+    around = jax.vmap(lambda a, b: env.exterior_of(env.join(a, b)))(sides.behind, before)
     return jax.tree.map(lambda x: x[:, 0], around)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -17,11 +18,14 @@ from dyson.bench.timing import compiled_in, fastest_run, use_one_core
 from dyson.networks import Network
 from dyson.run import RunDirectory
 from dyson.samplers import Flips, SamplerInfo, TypewriterInfo
-from dyson.spins import random_spins
+from dyson.spins import flip, random_spins
 from dyson.train import build, shapes
 
-# Samples thrown away before the clock starts: chains settle and the typewriter learns its errors.
-SETTLE = 8
+# Samples of the exact sweep from which all samplers start, and of the typewriter until it has
+# learned its errors.
+SETTLE, LEARN = 20, 8
+# Fraction of flips that correlated networks accept at least.
+ACCEPTED = 0.2
 
 LABELS = {
     "sweep": "exact sweep, us per proposal",
@@ -30,6 +34,9 @@ LABELS = {
     "sweep_per_flip": "exact sweep, us per accepted flip",
     "typewriter_per_flip": "typewriter, us per accepted flip",
     "metropolis_per_flip": "Metropolis, us per accepted flip",
+    "sweep_accepted": "exact sweep, accepted / %",
+    "typewriter_accepted": "typewriter, accepted / %",
+    "metropolis_accepted": "Metropolis, accepted / %",
     "throughput": "typewriter, flips per refresh",
     "frozen": "typewriter, frozen / %",
     "mismatch": "typewriter, mismatch / %",
@@ -48,6 +55,9 @@ class Row(NamedTuple):
     sweep_per_flip: float
     typewriter_per_flip: float
     metropolis_per_flip: float
+    sweep_accepted: float
+    typewriter_accepted: float
+    metropolis_accepted: float
     throughput: float
     frozen: float
     mismatch: float
@@ -70,12 +80,48 @@ def random_subject(
     model = DysonNet(
         n_sites, mixer=mixer, periodic=periodic, dtype=jnp.float32, key=jax.random.key(0)  # pyright: ignore[reportArgumentType]
     )
-    if correlated:
-        # ratios of order one at every size; with twice these weights some of the networks hold all
-        # chains in one configuration, where there is nothing to compare
-        weight = model.head.weight * (0.3 * n_sites**0.5)
-        model = eqx.tree_at(lambda m: m.head.weight, model, weight)
-    return Subject(hamiltonian, model, random_spins(jax.random.key(1), (chains, n_sites)))
+    subject = Subject(
+        hamiltonian, model, random_spins(jax.random.key(1), (chains, n_sites))
+    )
+    return strongly_correlated(subject) if correlated else subject
+
+
+def strongly_correlated(subject: Subject) -> Subject:
+    """Amplitudes as far apart as an acceptance of ``ACCEPTED`` allows, in steps of sqrt(2)."""
+    hamiltonian, model, spins = subject
+    assert isinstance(model, DysonNet)
+    sweep = settling(hamiltonian, spins.shape[0])
+    sample = eqx.filter_jit(sweep.sample)
+    state = eqx.tree_at(lambda s: s.spins, sweep.init(jax.random.key(1), model), spins)
+    size = 4.0
+    while True:
+        scaled = with_ratios(model, size)
+        _, info = sample(jax.random.key(4), scaled, state)
+        if jnp.mean(info.acceptance) >= ACCEPTED:
+            return Subject(hamiltonian, scaled, spins)
+        size /= 2**0.5
+
+
+def with_ratios(model: DysonNet, size: float) -> DysonNet:
+    """A network whose log psi changes by ``size`` under a flip, root mean square over random spins.
+
+    The head works where log cosh is linear, so that log psi is a sum of local terms with
+    exponential tails: in one dimension such a state has no phases in which chains of one network
+    could settle differently.
+    """
+    spins = random_spins(jax.random.key(2), (64, model.n_sites))
+    sites = jax.random.randint(jax.random.key(3), (64, 1), 0, model.n_sites)
+    theta = lambda s: model.theta(s) - model.head.bias  # noqa: E731
+    before, after = eqx.filter_jit(jax.vmap(lambda s, i: (theta(s), theta(flip(s, i)))))(
+        spins, sites
+    )
+    changes = jnp.sum(after - before, axis=-1)
+    scale = size / jnp.sqrt(jnp.mean(changes**2))
+    # far more than theta ever reaches: the largest of random spins grows like sqrt(n_sites)
+    bias = jnp.full_like(model.head.bias, 3 * scale * jnp.max(jnp.abs(before)))
+    return eqx.tree_at(
+        lambda m: (m.head.weight, m.head.bias), model, (scale * model.head.weight, bias)
+    )
 
 
 def trained_subject(directory: Path, chains: int) -> Subject:
@@ -88,41 +134,78 @@ def trained_subject(directory: Path, chains: int) -> Subject:
     return Subject(problem.hamiltonian, state.model, spins[pick])
 
 
+def settling(hamiltonian: Hamiltonian, chains: int) -> Sweep:
+    return Sweep(hamiltonian, chains, sweeps=SETTLE, chains_at_once=chains)
+
+
+def settled(subject: Subject) -> jax.Array:
+    """Configurations after some exact sweeps, the same start for every sampler."""
+    hamiltonian, model, spins = subject
+    sweep = settling(hamiltonian, spins.shape[0])
+    state = eqx.tree_at(lambda s: s.spins, sweep.init(jax.random.key(1), model), spins)
+    return eqx.filter_jit(sweep.sample)(jax.random.key(4), model, state)[0].spins
+
+
+class Timing(NamedTuple):
+    """Of one sampler: microseconds, a fraction, seconds."""
+
+    per_proposal: float
+    acceptance: float
+    compile: float
+    info: SamplerInfo
+
+    @property
+    def per_flip(self) -> float:
+        return self.per_proposal / max(self.acceptance, 1e-9)
+
+
+def timed(
+    sampler: Sampler, model: Network, spins: jax.Array, *, learn: int = 0, repeats: int = 3
+) -> Timing:
+    """One sample of all chains from the given configurations."""
+    state = sampler.init(jax.random.key(1), model)
+    state = eqx.tree_at(lambda s: s.spins, state, spins)
+    key = jax.random.key(2)
+    compile_seconds, compiled = compiled_in(sampler.sample, key, model, state)
+    for learn_key in jax.random.split(jax.random.key(3), learn):
+        state, _ = compiled(learn_key, model, state)
+    _, info = compiled(key, model, state)
+    seconds = fastest_run(compiled, key, model, state, repeats=repeats)
+    per_proposal = 1e6 * seconds / spins.size
+    return Timing(per_proposal, float(jnp.mean(info.acceptance)), compile_seconds, info)
+
+
 def measure(subject: Subject, *, interval: int | None) -> Row:
     """All samplers on one network, single flips; Metropolis by full forward passes."""
-    hamiltonian, model, spins = subject
+    hamiltonian, model, _ = subject
+    spins = settled(subject)
     n_sites, chains = hamiltonian.n_sites, spins.shape[0]
-
-    def timed(sampler: Sampler) -> tuple[float, float, float, SamplerInfo]:
-        state = sampler.init(jax.random.key(1), model)
-        state = eqx.tree_at(lambda s: s.spins, state, spins[: sampler.n_chains])
-        key = jax.random.key(2)
-        compile_seconds, compiled = compiled_in(sampler.sample, key, model, state)
-        for settle_key in jax.random.split(jax.random.key(3), SETTLE):
-            state, _ = compiled(settle_key, model, state)
-        _, info = compiled(key, model, state)
-        seconds = fastest_run(compiled, key, model, state, repeats=3)
-        per_proposal = 1e6 * seconds / (n_sites * sampler.n_chains)
-        acceptance = float(jnp.mean(info.acceptance))
-        return compile_seconds, per_proposal, per_proposal / max(acceptance, 1e-9), info
-
-    compile_seconds, sweep, sweep_flip, _ = timed(Sweep(hamiltonian, chains, chains_at_once=chains))
-    typewriter = Typewriter(hamiltonian, chains, interval=interval, chains_at_once=chains)
-    _, _, typewriter_flip, info = timed(typewriter)
-    assert isinstance(info, TypewriterInfo)
-    _, metropolis, metropolis_flip, _ = timed(Metropolis(hamiltonian, 1, moves=Flips(n_sites)))
+    sweep = timed(Sweep(hamiltonian, chains, chains_at_once=chains), model, spins)
+    screened = Typewriter(hamiltonian, chains, interval=interval, chains_at_once=chains)
+    typewriter = timed(screened, model, spins, learn=LEARN)
+    # forward passes of one chain after the other: side by side they leave the processor's cache
+    alone = Metropolis(hamiltonian, 1, moves=Flips(n_sites))
+    each = [timed(alone, model, chain[None], repeats=1) for chain in spins]
+    metropolis = each[0]._replace(
+        per_proposal=min(x.per_proposal for x in each),
+        acceptance=float(np.mean([x.acceptance for x in each])),
+    )
+    assert isinstance(typewriter.info, TypewriterInfo)
     return Row(
         n_sites,
-        sweep,
-        metropolis,
-        metropolis / sweep,
-        sweep_flip,
-        typewriter_flip,
-        metropolis_flip,
-        float(jnp.mean(info.throughput)),
-        100 * float(jnp.mean(info.frozen)),
-        100 * float(jnp.mean(info.mismatch)),
-        compile_seconds,
+        sweep.per_proposal,
+        metropolis.per_proposal,
+        metropolis.per_proposal / sweep.per_proposal,
+        sweep.per_flip,
+        typewriter.per_flip,
+        metropolis.per_flip,
+        100 * sweep.acceptance,
+        100 * typewriter.acceptance,
+        100 * metropolis.acceptance,
+        float(jnp.mean(typewriter.info.throughput)),
+        100 * float(jnp.mean(typewriter.info.frozen)),
+        100 * float(jnp.mean(typewriter.info.mismatch)),
+        sweep.compile,
     )
 
 
@@ -136,7 +219,9 @@ def command(
     interval: Annotated[
         int | None, typer.Option(min=1, help="Sites per interval of the typewriter.")
     ] = None,
-    correlated: Annotated[bool, typer.Option(help="A network with large ratios.")] = False,
+    correlated: Annotated[
+        bool, typer.Option(help="A network whose spins are strongly correlated.")
+    ] = False,
     run: Annotated[
         list[Path] | None, typer.Option(help="Trained networks, by run directory, not random.")
     ] = None,

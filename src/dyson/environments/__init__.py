@@ -10,6 +10,7 @@ from dyson.environments.local import (
 )
 from dyson.environments.medium import Medium, Propagator, Transfer, shared_product
 from dyson.environments.segment import Segment, Site, join, mirrored, no_segment, segment_of
+from dyson.environments.sequence import Stretch, changed_in_sequence
 from dyson.environments.window import (
     Exterior,
     changed,
@@ -28,8 +29,10 @@ __all__ = [
     "Propagator",
     "Segment",
     "Site",
+    "Stretch",
     "Transfer",
     "changed",
+    "changed_in_sequence",
     "exterior_of",
     "flipped",
     "half_window",

@@ -12,8 +12,8 @@ from dyson.environments.medium import (
     by_channel,
     numbered,
     parts,
+    passed,
     transfer,
-    turn,
 )
 
 # Tokens of a chunk.  Fewer: more waves to hand on; more: larger products.
@@ -72,10 +72,6 @@ class Chunks(eqx.Module):
         last_y = last_y + jnp.einsum("ftw,fwkr->ftkr", self.last.heard, heard[:, :, -1:])
         y = jnp.moveaxis(jnp.concatenate([y, last_y], axis=2), 2, 1)
         return y.reshape(features, -1, rows)[:, :n]
-
-
-def passed(phase: Phase, wave: Float[Array, "waves rows"]) -> Array:
-    return turn(phase, wave[None])[0]
 
 
 def behind(phases: Array, wave: Array) -> Array:

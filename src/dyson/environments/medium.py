@@ -182,6 +182,16 @@ def turn(phase: Phase, waves: Float[Array, "batch waves columns"]) -> Array:
     return turned.reshape(waves.shape)
 
 
+def passed(phase: Phase, wave: Float[Array, "waves rows"]) -> Array:
+    """One set of waves behind a phase."""
+    return turn(phase, wave[None])[0]
+
+
+def turn_phase(first: Phase, second: Phase) -> Phase:
+    """Product of two phases."""
+    return turn(first, second.reshape(1, -1, 1)).reshape(second.shape)
+
+
 def turn_columns(response: Float[Array, "batch rows waves"], phase: Phase) -> Array:
     """A map of waves that act after a phase: the transpose of a turn."""
     real, other = (x.reshape(phase.shape[0], -1) for x in _factors(phase))

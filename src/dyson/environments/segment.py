@@ -25,6 +25,7 @@ from dyson.environments.medium import (
     shared_product,
     turn,
     turn_columns,
+    turn_phase,
 )
 
 
@@ -277,8 +278,3 @@ class Sum:
         """The map as one array."""
         turned = (x if phase is None else turn_columns(x, phase) for x, phase in self.terms)
         return functools.reduce(jnp.add, turned)
-
-
-def turn_phase(first: Phase, second: Phase) -> Phase:
-    """Product of two phases."""
-    return turn(first, second.reshape(1, -1, 1)).reshape(second.shape)
