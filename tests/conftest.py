@@ -11,6 +11,12 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--more-cases", type=int, default=0, help="Random cases of test_exactness beyond the usual."
+    )
+
+
 @pytest.fixture
 def quick_compilation():
     """For programs that run for milliseconds: their compilation takes two thirds of its time."""

@@ -46,3 +46,24 @@ def heisenberg_matrix(n_sites, j1, j2, marshall, periodic):
         rotation = pauli_product(n_sites, {i: Z for i in range(1, n_sites, 2)})
         matrix = rotation @ matrix @ rotation
     return matrix
+
+
+def xxz_matrix(n_sites, coupling, anisotropy, exponent, marshall, periodic, kac):
+    """XXZ written out pair by pair from spin operators, rotated on every second site."""
+    y = np.array([[0.0, -1.0], [1.0, 0.0]])  # -i Y: the product of two is -Y Y, which is real
+
+    def decay(separation):
+        r = min(separation, n_sites - separation) if periodic else separation
+        return float(r == 1) if np.isinf(exponent) else r**-exponent
+
+    norm = 1 + sum(decay(j) for j in range(1, n_sites)) if kac else 1.0
+    matrix = np.zeros((2**n_sites, 2**n_sites))
+    for i in range(n_sites):
+        for j in range(i + 1, n_sites):
+            for factor, sign in ((X, 1), (y, -1), (Z, anisotropy)):
+                product = pauli_product(n_sites, {i: factor, j: factor})
+                matrix += coupling / norm * decay(j - i) / 4 * sign * product
+    if marshall:
+        rotation = pauli_product(n_sites, {i: Z for i in range(1, n_sites, 2)})
+        matrix = rotation @ matrix @ rotation
+    return matrix

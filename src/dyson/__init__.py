@@ -6,11 +6,11 @@ and leaves the configuration of jax alone.
 
 from dyson import checkpoint, exact, statistics
 from dyson.abacus import Abacus
-from dyson.hamiltonians import J1J2, Hamiltonian, Ising
+from dyson.hamiltonians import J1J2, XXZ, Hamiltonian, Ising
 from dyson.jacobian import log_derivatives
 from dyson.local_energy import local_energies
 from dyson.mixers import S4, S4D, Mixer, PowerLaw, RealPoles
-from dyson.networks import DysonNet, SpinFlip
+from dyson.networks import DysonNet, SpinFlip, Translations
 from dyson.optimisers import minsr, spring, sr
 from dyson.samplers import Metropolis, Sampler, Sweep, Typewriter
 from dyson.series import flip_response, poles, propagators, series
@@ -22,6 +22,7 @@ __all__ = [
     "S4",
     "S4D",
     "VMC",
+    "XXZ",
     "Abacus",
     "DysonNet",
     "Hamiltonian",
@@ -37,6 +38,7 @@ __all__ = [
     "Sampler",
     "SpinFlip",
     "Sweep",
+    "Translations",
     "Typewriter",
     "VMCInfo",
     "VMCState",

@@ -7,7 +7,7 @@ from jaxtyping import Array, Inexact, Int8
 
 from dyson.abacus import Abacus
 from dyson.hamiltonians import Hamiltonian
-from dyson.networks import Network
+from dyson.networks import Network, unprojected
 from dyson.updates import LocalUpdates, Recompute
 
 # Working memory for one chunk of samples.  A processor gains nothing from more than its caches
@@ -19,12 +19,18 @@ MEMORY_BUDGET = {"cpu": 4 * 2**20, "gpu": 4 * 2**30, "tpu": 4 * 2**30}
 MOVES_AT_ONCE = 64
 
 
+# Neighbouring tokens up to which moves are evaluated in one window.
+LONGEST_SPAN = 4
+
+
 def fastest_updates(model: Network, reach: int = 0) -> LocalUpdates:
     """ABACUS where it is built for the network and pays, else the full forward pass, for moves
     that flip sites up to ``reach`` apart."""
-    token_size = getattr(getattr(model, "network", model), "token_size", 1)
-    updates = Abacus(span=1 + -(-reach // token_size))
-    return updates if Abacus.supports(model) and updates.pays(model) else Recompute()
+    if not Abacus.supports(model):
+        return Recompute()
+    span = 1 + -(-reach // getattr(unprojected(model), "token_size", 1))
+    updates = Abacus(span=span if span <= LONGEST_SPAN else None)
+    return updates if updates.pays(model) else Recompute()
 
 
 def samples_per_chunk(updates: LocalUpdates, model: Network) -> int:

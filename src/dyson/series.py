@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Int8
 
 from dyson.abacus import Abacus
-from dyson.networks import DysonNet, SpinFlip
+from dyson.networks import DysonNet, Network
 from dyson.spins import flip
 
 
@@ -71,7 +71,7 @@ def poles(model: DysonNet) -> Poles:
 
 
 def flip_response(
-    model: DysonNet | SpinFlip, spins: Int8[Array, " n_sites"], site: int
+    model: Network, spins: Int8[Array, " n_sites"], site: int
 ) -> Inexact[Array, " n_sites"]:
     """How the flip of ``site`` changes the answer of log psi to every other flip,
 

@@ -25,7 +25,7 @@ def in_pieces(model, spins, cuts, filling):
         )
 
     def segment(a, b):
-        transfers = env.open_transfers(medium, b - a, b - a + filling)
+        (transfers,) = env.open_transfers(medium, [b - a], b - a + filling)
         return env.segment_of(medium, transfers, part(a, b))
 
     start, end, between, *_ = cuts
@@ -36,7 +36,7 @@ def in_pieces(model, spins, cuts, filling):
     for a, b in ((end, between), (between, model.n_tokens)):
         after = env.join(after, segment(a, b)) if b > a else after
     exterior = env.exterior_of(env.join(after, before))
-    transfers = env.window_transfers(medium, end - start, end - start + filling)
+    (transfers,) = env.window_transfers(medium, [end - start], end - start + filling)
     _, outputs = env.settled(medium, transfers, exterior, part(start, end))
     return env.log_psi(model, outputs), jax.vmap(model)(spins)
 
@@ -146,13 +146,12 @@ def test_local_features_after_a_move(periodic, kernel_size, length):
 def test_a_mixer_chunk_by_chunk(n, mixer, periodic):
     """The same as the product with its kernel, for one chunk, full and incomplete last chunks."""
     model = random_network(n, mixer=mixer, periodic=periodic, features=3, modes=2)
-    block = model.blocks[0]
     u = jax.random.normal(jax.random.key(0), (3, n, 2))
 
     @eqx.filter_jit
-    def both(block, u):
-        mixer = env.Chunks(env.Propagator(block), n, periodic=periodic)
+    def both(model, u):
+        mixer, block = env.chunks_of(env.Medium(model))[1], model.blocks[1]
         return mixer(u), jax.vmap(block.propagate, in_axes=2, out_axes=2)(u)
 
-    ours, kernel = both(block, u)
+    ours, kernel = both(model, u)
     np.testing.assert_allclose(ours, kernel, atol=1e-13 * float(jnp.max(jnp.abs(kernel)) + 1))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dyson.exact import ground_energy, ground_state
-from dyson.hamiltonians import J1J2, Hamiltonian, Ising
+from dyson.hamiltonians import J1J2, XXZ, Hamiltonian, Ising
 from dyson.spins import (
     enumerate_spins,
     flip,
@@ -14,7 +14,7 @@ from dyson.spins import (
     random_spins,
     spins_to_index,
 )
-from pauli import heisenberg_matrix, ising_matrix
+from pauli import heisenberg_matrix, ising_matrix, xxz_matrix
 
 CHAINS = [
     # n_sites, coupling, exponent, field, longitudinal, periodic, kac
@@ -225,3 +225,42 @@ def test_the_rotation_makes_the_ground_state_positive():
         J1J2(4, j2=math.nan)
     with pytest.raises(ValueError, match=r"shape \(4,\), got \(5,\)"):
         J1J2(4).diagonal(jnp.ones(5, dtype=jnp.int8))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        # n_sites, coupling, anisotropy, exponent, marshall, periodic, kac
+        (1, 1.0, 0.5, 3.0, True, True, True),
+        (2, -1.3, 0.5, math.inf, True, True, False),
+        (5, 0.8, -2.0, 3.0, True, True, False),
+        (6, 1.2, 0.3, 1.5, False, True, True),
+        (6, -0.7, 0.0, 3.0, True, False, False),
+        (7, 1.2, 1.0, 0.5, True, False, True),
+        (7, 1.2, 1.0, math.inf, True, True, False),
+    ],
+)
+@pytest.mark.usefixtures("quick_compilation")
+def test_xxz_chains_are_those_of_the_spin_operators(case):
+    n_sites, coupling, anisotropy, exponent, marshall, periodic, kac = case
+    hamiltonian = XXZ(
+        n_sites,
+        coupling=coupling,
+        anisotropy=anisotropy,
+        exponent=exponent,
+        marshall=marshall,
+        periodic=periodic,
+        kac=kac,
+    )
+    np.testing.assert_allclose(matrix_of(hamiltonian), xxz_matrix(*case), atol=1e-13)
+    pairs, _ = hamiltonian.connected(random_spins(jax.random.key(0), n_sites))
+    apart = [min(j - i, n_sites - (j - i)) if periodic else j - i for i, j in pairs.tolist()]
+    assert hamiltonian.reach == max(apart, default=0)
+
+
+def test_xxz_with_nearest_neighbours_is_the_heisenberg_ring():
+    assert ground_state(XXZ(8))[0] == pytest.approx(ground_energy(J1J2(8)), abs=1e-9)
+    with pytest.raises(ValueError, match="anisotropy must be a finite number, got nan"):
+        XXZ(4, anisotropy=math.nan)
+    with pytest.raises(ValueError, match="exponent must be greater than 0, got 0"):
+        XXZ(4, exponent=0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dyson.abacus.links import link_tables, neighbour_links
-from dyson.abacus.reference import link_bandwidths
+from dyson.abacus.reference import link_bandwidth
 from dyson.abacus.windows import Chain
 from random_networks import random_network
 
@@ -67,7 +67,7 @@ def test_neighbouring_layers(n, periodic, mixer, modes):
     )
     gates = random_gates(model)
     chain = Chain(n, periodic)
-    width = link_bandwidths(model, span=1)[1, 0]
+    width = link_bandwidth(model, span=1)
     first, second = model.blocks
     tables = eqx.filter_jit(link_tables)(first, second, chain, width)
     links = eqx.filter_jit(neighbour_links)(tables, first, second, gates[0])

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dyson import DysonNet, SpinFlip
+from dyson import DysonNet, SpinFlip, Translations
 from dyson.networks.head import log_cosh
-from dyson.spins import random_spins
+from dyson.spins import flip, random_spins
 from random_networks import distance_on_the_circle, random_network
 
 
@@ -103,6 +103,29 @@ def test_translation_and_global_flip():
     assert abs(float(apply(even, spins) - apply(even, -spins))) < 1e-14
     mean = 0.5 * (np.exp(float(apply(model, spins))) + np.exp(float(apply(model, -spins))))
     assert abs(np.exp(float(apply(even, spins))) / mean - 1) < 1e-12
+
+
+@pytest.mark.parametrize("complex_head", [False, True])
+def test_translations_by_less_than_a_token(complex_head):
+    model = random_network(16, token_size=4, seed=5, complex_head=complex_head)
+    spins = random_spins(jax.random.key(1), 16)
+    apply = eqx.filter_jit(lambda model, spins: model(spins))
+    moved, alone, both = jnp.roll(spins, 1), Translations(model), SpinFlip(Translations(model))
+    assert abs(complex(apply(model, spins) - apply(model, moved))) > 1e-3
+    for even, image in ((alone, moved), (both, moved), (both, -spins), (both, -moved)):
+        ratio = np.exp(complex(apply(even, spins) - apply(even, image)))
+        assert abs(ratio - 1) < 1e-12
+    rolled = jnp.stack([jnp.roll(spins, shift) for shift in range(4)])
+    mean = np.mean(np.exp([complex(apply(model, image)) for image in rolled]))
+    assert abs(np.exp(complex(apply(alone, spins))) / mean - 1) < 1e-12
+    # a flip of the configuration is one of every image, in the same order
+    sites = jnp.array([0, 7, -1], jnp.int32)
+    images = jax.vmap(flip)(both.images(spins), both.image_sites(sites))
+    assert both.n_images == 8
+    np.testing.assert_array_equal(images, both.images(flip(spins, sites)))
+    for wrong in (random_network(16, periodic=False), SpinFlip(random_network(4, periodic=False))):
+        with pytest.raises(ValueError, match="a network of tokens on a ring, got"):
+            Translations(wrong)
 
 
 def test_one_compiled_program_per_shape():

@@ -51,13 +51,6 @@ def moves_of(n_sites, token_size, span, periodic):
         (32, 1, {"depth": 3, "periodic": False, "kernel_size": 1, "mixer": "real"}),
         # ten windows: several groups of them, of pieces too, and a short one at the end
         (157, 1, {"depth": 3, "mixer": "real", "features": 2}),
-        (62, 2, {"depth": 4, "mixer": "real", "complex_head": True}),
-        (84, 2, {"depth": 3, "token_size": 2, "periodic": False, "mixer": "real"}),
-        (128, 1, {"depth": 3, "token_size": 4, "mixer": "real"}),
-        (59, 1, {"depth": 3, "kernel_size": 5, "mixer": "real"}),
-        (40, 1, {"depth": 3, "mixer": "s4", "modes": 2}),
-        (40, 2, {"depth": 3, "mixer": "power_law"}),
-        (64, 1, {"depth": 6, "kernel_size": 1, "mixer": "real", "features": 2}),
     ],
 )
 def test_flips_and_moves_of_deep_networks(n_sites, span, options):

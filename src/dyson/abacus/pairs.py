@@ -67,7 +67,7 @@ def tables_of(model: DysonNet, parts: Partition) -> Tables:
     medium, core, margin, last = around.medium, parts.core, parts.margin, parts.last
 
     def stacked(lengths: list[int], slots: int) -> tuple[env.Transfer, ...]:
-        each = [env.open_transfers(medium, length, slots) for length in lengths]
+        each = env.open_transfers(medium, lengths, slots)
         return jax.tree.map(lambda *x: jnp.stack(x), *each)
 
     return Tables(
@@ -94,7 +94,7 @@ def _ranges(sides: Sides, nothing: env.Segment) -> env.Segment:
     count = whole.pooled_sent.shape[0]
     cores = np.arange(count)
 
-    def level(carry: tuple[env.Segment, env.Segment], item: tuple[Array, Array, Array, Array]):
+    def level(carry: tuple[env.Segment, env.Segment], item: tuple[Array, ...]):
         """Aligned blocks of cores grow twofold; ``ending[i]`` are those of a block up to i,
         ``starting[i]`` those of it from i on."""
         ending, starting = carry
@@ -142,13 +142,13 @@ def pair_change(
     O(core^2 features + core features^2) and one application of the maps of four segments.
     """
     around, parts, size = tables.around, tables.around.parts, model.token_size
-    core, margin, count, half = parts.core, parts.margin, parts.count, parts.half
+    core, margin, count = parts.core, parts.margin, parts.count
     present = sites >= 0
     sites = jnp.where(present, sites, jnp.max(sites))
     flips = present.astype(sites.dtype) << (size - 1 - sites % size)
     tokens = sites // size
     first, second = jnp.min(tokens) // core, jnp.max(tokens) // core
-    wraps = (first == 0) & (second == count - 1) & parts.periodic
+    wraps = (first == 0) & (second == (count - 1 if parts.periodic else -1))
     near = (second - first <= 1) | wraps
     # a window of two cores begins with the last but one at most, unless it wraps
     start = jnp.where(wraps, second, jnp.where(near, jnp.minimum(first, count - 2), first))
@@ -160,14 +160,15 @@ def pair_change(
     # two cores are the slots of the first and, behind it, the window of the next one
     slot = jnp.where(in_first | ~near, slots, slots - one_core)
     which = jnp.where(in_first | ~near, start, end)
-    length = jnp.where(near, 1 + ((start == count - 1) | (end == count - 1)), 0)
+    has_last = (start == count - 1) | (end == count - 1)
+    length = jnp.where(near, jnp.where(has_last, 2, 1), 0)
     one = _stretch(
         model, tables, cache, tables.one, length, slot, which,
         jnp.where(tokens // core == start, tokens - start * core, tokens - end * core + one_core),
         jnp.where(near | (tokens // core == start), flips, 0),
     )  # fmt: skip
-    slots = slots[: core + margin]
-    length = jnp.where(near, 0, 1 + (end == count - 1))
+    slots = jnp.asarray(slots[: core + margin])
+    length = jnp.where(near, 0, jnp.where(end == count - 1, 2, 1))
     other = _stretch(
         model, tables, cache, tables.other, length, slots, jnp.broadcast_to(end, slots.shape),
         tokens - end * core, jnp.where(~near & (tokens // core == end), flips, 0),
@@ -183,12 +184,12 @@ def pair_change(
     pick = lambda tree, index: jax.tree.map(  # noqa: E731
         lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), tree
     )
-    beheaded = parts.periodic & (end == count - 1)
+    beheaded = jnp.where(end == (count - 1 if parts.periodic else -1), count, 0)
     nothing = env.no_segment(around.medium, 1)
     unless_wrapping = lambda x: jax.tree.map(  # noqa: E731
         lambda a, b: jnp.where(wraps, b, a), x, nothing
     )
-    before = unless_wrapping(pick(cache.before, start + count * beheaded))
+    before = unless_wrapping(pick(cache.before, start + beheaded))
     behind = unless_wrapping(pick(cache.behind, end))
     middle = pick(cache.ranges, left), pick(cache.ranges, right)
     closing = tuple(mixer.turn for mixer in around.mixers)

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Inexact, Int8
 
 from dyson.abacus.links import Band, LinkTables, link_tables, neighbour_links
 from dyson.abacus.windows import Chain
-from dyson.environments import Chunks, Propagator, shared_product
+from dyson.environments import Chunks, Medium, chunks_of, shared_product
 from dyson.networks import DysonNet
 from dyson.networks.blocks import LocalFeatures, Stream
 
@@ -22,10 +22,10 @@ class Layer(eqx.Module):
 class Reference(eqx.Module):
     """Everything a local update needs to know of the configuration it starts from.
 
-    links: link tensors Lambda^(l,m) as bands, by pair (l, m) of blocks numbered from 0, l > m: one
-      array (features, features, tokens) per offset ``j - i`` in -bandwidth..bandwidth.  Entry
-      [a, b, i] takes a source in channel b at token i + offset of block m to channel a of y at
-      token i of block l, through the gates of the blocks m to l - 1.
+    links: the link tensor Lambda between two blocks as a band, one array (features, features,
+      tokens) per offset ``j - i`` in -bandwidth..bandwidth.  Entry [a, b, i] takes a source in
+      channel b at token i + offset of the first block to channel a of y at token i of the second,
+      through the gates of the first.  None if there is one block alone.
     readouts: per block (parts, hidden, features, tokens): the response of theta to a source.
     """
 
@@ -33,7 +33,7 @@ class Reference(eqx.Module):
     theta: Inexact[Array, " hidden"]
     log_psi: Inexact[Array, ""]
     layers: tuple[Layer, ...]
-    links: dict[tuple[int, int], Band]
+    links: Band | None
     readouts: tuple[Float[Array, "parts hidden features tokens"], ...]
 
 
@@ -50,16 +50,12 @@ class ReferenceTables(eqx.Module):
 
 
 def reference_tables(model: DysonNet, span: int) -> ReferenceTables:
-    chain = chain_of(model)
-    mixers = tuple(
-        Chunks(Propagator(block), chain.n_tokens, periodic=chain.periodic)
-        for block in model.blocks
-    )
+    chain, mixers = chain_of(model), chunks_of(Medium(model))
     if model.depth == 1:
         return ReferenceTables(mixers, None)
     first, second = model.blocks
     return ReferenceTables(
-        mixers, link_tables(first, second, chain, link_bandwidths(model, span)[1, 0])
+        mixers, link_tables(first, second, chain, link_bandwidth(model, span))
     )
 
 
@@ -77,35 +73,26 @@ def build_reference(
         phi, h = phi + local.sources, h + local.gates * mixed
     theta = model.head.theta(model.pooled(h))
     gates = [layer.local.gates for layer in layers]
+    links = None
+    if tables.links is not None:
+        first, second = model.blocks
+        links = neighbour_links(tables.links, first, second, gates[0])
     return Reference(
         spins,
         theta,
         model.head.log_amplitude(theta),
         tuple(layers),
-        link_tensors(model, gates, tables.links),
+        links,
         readouts(model, gates, tables.mixers),
     )
 
 
-def link_bandwidths(model: DysonNet, span: int) -> dict[tuple[int, int], int]:
-    """Largest offset that the window of a move needs, for every pair of blocks (to, from).
+def link_bandwidth(model: DysonNet, span: int) -> int:
+    """Largest offset that the window of a move needs between the two blocks.
 
-    The gates of block l (from 0) change within l reaches of the span, the sources of block m
-    within m + 1.
+    The sources of the first block change within a reach of the span, the gates of the second too.
     """
-    chain, reach = chain_of(model), model.blocks[0].reach
-    pairs = [(to, source) for to in range(model.depth) for source in range(to)]
-    return {(to, m): chain.bandwidth(span, (to + m + 1) * reach) for to, m in pairs}
-
-
-def link_tensors(
-    model: DysonNet, gates: list[Stream], tables: LinkTables | None
-) -> dict[tuple[int, int], Band]:
-    """The links of all pairs of blocks: of the two there are."""
-    if tables is None:
-        return {}
-    first, second = model.blocks
-    return {(1, 0): neighbour_links(tables, first, second, gates[0])}
+    return chain_of(model).bandwidth(span, 2 * model.blocks[0].reach)
 
 
 def readouts(

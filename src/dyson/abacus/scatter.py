@@ -3,11 +3,12 @@
 The change of the linear stream is split into a part S on the window and a radiated part.  With
 the sources v^(l) = dc^(l) + W~^(l) S^(l-1) (Eqs. recur_step and recur_out of arXiv:2603.11189)
 
-    dy^(l) = G^(l) v^(l) + sum_{m<l} Lambda^(l,m) v^(m)                    on the window
+    dy^(l) = G^(l) v^(l) + Lambda v^(1) if l = 2                           on the window
     S^(l)  = S^(l-1) + dD^(l) * W_out (y0^(l) + dy^(l))
     dtheta = W_head sum_t S^(L)_t + sum_l T^(l) v^(l)
 
-Everything is written per window offset, so one text serves a single move and all of them at once.
+For one or two blocks (deeper networks: :mod:`dyson.abacus.surroundings`).  Everything is written
+per window offset, so one text serves a single move and all of them at once.
 """
 
 import functools
@@ -37,9 +38,9 @@ def scatter(
         gates, emitted = _local_changes(block, layer, chain, view, phi)
         sources.append(_add(emitted, {o: block.mix_scattered @ s for o, s in local.items()}))
         received = _propagate(block, chain, tuple(gates), sources[index])
-        for earlier in range(index):
-            links = reference.links[index, earlier]
-            linked = _through_links(links, chain, view, tuple(gates), sources[earlier])
+        if index:
+            assert reference.links is not None
+            linked = _through_links(reference.links, chain, view, tuple(gates), sources[0])
             received = _add(received, linked)
         scattered = {
             o: change * (view.at(layer.mixed, o) + block.mix_out @ received[o])

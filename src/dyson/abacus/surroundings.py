@@ -48,18 +48,13 @@ class Tables(eqx.Module):
 
 def tables_of(model: DysonNet, parts: Partition) -> Tables:
     medium, margin, window = env.Medium(model), parts.margin, parts.window
-    body = parts.core - margin
-    chain = {"n_tokens": model.n_tokens, "periodic": model.periodic}
+    stretch = parts.core - margin
+    body, last_body = env.open_transfers(medium, [stretch, parts.last - margin], stretch)
+    window, last_window = env.window_transfers(medium, [window, parts.last + margin], window)
+    (head,) = env.open_transfers(medium, [margin], margin)
+    (end,) = env.open_transfers(medium, [parts.half], parts.half)
     return Tables(
-        medium,
-        tuple(env.Chunks(layer, **chain) for layer in medium.layers),
-        parts,
-        env.open_transfers(medium, margin, margin),
-        env.open_transfers(medium, body, body),
-        env.open_transfers(medium, parts.last - margin, body),
-        env.window_transfers(medium, window, window),
-        env.window_transfers(medium, parts.last + margin, window),
-        env.open_transfers(medium, parts.half, parts.half),
+        medium, env.chunks_of(medium), parts, head, body, last_body, window, last_window, end
     )
 
 

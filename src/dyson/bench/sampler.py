@@ -12,18 +12,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dyson import DysonNet, Hamiltonian, Ising, Metropolis, Sampler, Sweep, Typewriter
+from dyson import DysonNet, Ising, Metropolis, Sampler, Sweep, Typewriter
+from dyson.bench.networks import Subject, settled, strongly_correlated
 from dyson.bench.options import checked_sizes
 from dyson.bench.timing import compiled_in, fastest_run, use_one_core
 from dyson.networks import Network
 from dyson.run import RunDirectory
 from dyson.samplers import Flips, SamplerInfo, TypewriterInfo
-from dyson.spins import flip, random_spins
+from dyson.spins import random_spins
 from dyson.train import build, shapes
 
-# Samples of the exact sweep from which all samplers start, and of the typewriter until it has
-# learned its errors.
-SETTLE, LEARN = 20, 8
+# Samples of the typewriter until it has learned its errors.
+LEARN = 8
 # Fraction of flips that correlated networks accept at least.
 ACCEPTED = 0.2
 
@@ -64,14 +64,6 @@ class Row(NamedTuple):
     compile: float
 
 
-class Subject(NamedTuple):
-    """A network, and configurations to start from."""
-
-    hamiltonian: Hamiltonian
-    model: Network
-    spins: jax.Array
-
-
 def random_subject(
     n_sites: int, *, mixer: str, periodic: bool, chains: int, correlated: bool
 ) -> Subject:
@@ -83,45 +75,7 @@ def random_subject(
     subject = Subject(
         hamiltonian, model, random_spins(jax.random.key(1), (chains, n_sites))
     )
-    return strongly_correlated(subject) if correlated else subject
-
-
-def strongly_correlated(subject: Subject) -> Subject:
-    """Amplitudes as far apart as an acceptance of ``ACCEPTED`` allows, in steps of sqrt(2)."""
-    hamiltonian, model, spins = subject
-    assert isinstance(model, DysonNet)
-    sweep = settling(hamiltonian, spins.shape[0])
-    sample = eqx.filter_jit(sweep.sample)
-    state = eqx.tree_at(lambda s: s.spins, sweep.init(jax.random.key(1), model), spins)
-    size = 4.0
-    while True:
-        scaled = with_ratios(model, size)
-        _, info = sample(jax.random.key(4), scaled, state)
-        if jnp.mean(info.acceptance) >= ACCEPTED:
-            return Subject(hamiltonian, scaled, spins)
-        size /= 2**0.5
-
-
-def with_ratios(model: DysonNet, size: float) -> DysonNet:
-    """A network whose log psi changes by ``size`` under a flip, root mean square over random spins.
-
-    The head works where log cosh is linear, so that log psi is a sum of local terms with
-    exponential tails: in one dimension such a state has no phases in which chains of one network
-    could settle differently.
-    """
-    spins = random_spins(jax.random.key(2), (64, model.n_sites))
-    sites = jax.random.randint(jax.random.key(3), (64, 1), 0, model.n_sites)
-    theta = lambda s: model.theta(s) - model.head.bias  # noqa: E731
-    before, after = eqx.filter_jit(jax.vmap(lambda s, i: (theta(s), theta(flip(s, i)))))(
-        spins, sites
-    )
-    changes = jnp.sum(after - before, axis=-1)
-    scale = size / jnp.sqrt(jnp.mean(changes**2))
-    # far more than theta ever reaches: the largest of random spins grows like sqrt(n_sites)
-    bias = jnp.full_like(model.head.bias, 3 * scale * jnp.max(jnp.abs(before)))
-    return eqx.tree_at(
-        lambda m: (m.head.weight, m.head.bias), model, (scale * model.head.weight, bias)
-    )
+    return strongly_correlated(subject, acceptance=ACCEPTED) if correlated else subject
 
 
 def trained_subject(directory: Path, chains: int) -> Subject:
@@ -132,18 +86,6 @@ def trained_subject(directory: Path, chains: int) -> Subject:
     spins = state.sampler.spins
     pick = jnp.arange(chains) % spins.shape[0]
     return Subject(problem.hamiltonian, state.model, spins[pick])
-
-
-def settling(hamiltonian: Hamiltonian, chains: int) -> Sweep:
-    return Sweep(hamiltonian, chains, sweeps=SETTLE, chains_at_once=chains)
-
-
-def settled(subject: Subject) -> jax.Array:
-    """Configurations after some exact sweeps, the same start for every sampler."""
-    hamiltonian, model, spins = subject
-    sweep = settling(hamiltonian, spins.shape[0])
-    state = eqx.tree_at(lambda s: s.spins, sweep.init(jax.random.key(1), model), spins)
-    return eqx.filter_jit(sweep.sample)(jax.random.key(4), model, state)[0].spins
 
 
 class Timing(NamedTuple):
@@ -178,7 +120,7 @@ def timed(
 def measure(subject: Subject, *, interval: int | None) -> Row:
     """All samplers on one network, single flips; Metropolis by full forward passes."""
     hamiltonian, model, _ = subject
-    spins = settled(subject)
+    spins, _ = settled(subject)
     n_sites, chains = hamiltonian.n_sites, spins.shape[0]
     sweep = timed(Sweep(hamiltonian, chains, chains_at_once=chains), model, spins)
     screened = Typewriter(hamiltonian, chains, interval=interval, chains_at_once=chains)

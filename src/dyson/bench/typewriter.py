@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dyson import VMC, DysonNet, Ising, SpinFlip, Sweep, Typewriter, spring
+from dyson.bench.networks import Subject, settled, strongly_correlated
 from dyson.bench.options import checked_numbers, checked_sizes
 from dyson.checkpoint import atomic_write
 from dyson.mixers.diagonal import SLOWEST
@@ -27,6 +28,9 @@ from hodlr import fit_power_law
 CHAINS = 8
 # Samples until the chains have settled and the table of errors is full, and samples measured.
 SETTLE, MEASURED = 24, 16
+# Fraction of flips that networks with power-law tails accept: beyond it some of them have ordered
+# phases, in which nothing moves.
+ACCEPTED = 0.5
 # Exponentials of the kernels with power-law tails, enough for 1e-3 at all exponents and sizes.
 MODES = 12
 
@@ -77,8 +81,8 @@ def trained(hamiltonian: Ising, steps: int) -> tuple[Network, jax.Array]:
     return state.model, state.sampler.spins[:CHAINS]
 
 
-def with_tails(n_sites: int, exponent: float) -> Network:
-    """A random network that propagates by 1/r^exponent, with ratios of order one for every size.
+def with_tails(n_sites: int, exponent: float) -> DysonNet:
+    """A random network that propagates by 1/r^exponent.
 
     No training: the theory of the best interval assumes nothing but the tails of the kernels.
     """
@@ -99,12 +103,7 @@ def with_tails(n_sites: int, exponent: float) -> Network:
         return eqx.tree_at(lambda m: (m.raw_poles, m.weights), old, new)
 
     mixers = [mixer(block.mixer, sign) for block, sign in zip(model.blocks, signs, strict=True)]
-    model = eqx.tree_at(lambda m: [block.mixer for block in m.blocks], model, mixers)
-    # calibrated at random spins, where log psi then spreads by sqrt(n_sites) / 8
-    spins = random_spins(jax.random.key(2), (64, n_sites))
-    spread = jnp.std(eqx.filter_jit(jax.vmap(lambda s: model(s)))(spins))
-    weight = model.head.weight * (n_sites**0.5 / 8 / spread).astype(jnp.float32)
-    return eqx.tree_at(lambda m: m.head.weight, model, weight)
+    return eqx.tree_at(lambda m: [block.mixer for block in m.blocks], model, mixers)
 
 
 def _report(console: Console, network: str, rows: list[Throughput]) -> None:
@@ -179,9 +178,11 @@ def command(
         for decay in decays:
             for n_sites in numbers:
                 status.update(f"best interval for tails of {decay:g} on {n_sites} sites")
-                model = with_tails(n_sites, decay)
                 hamiltonian = Ising(n_sites, longitudinal=0.1)  # no global flips
                 spins = random_spins(jax.random.key(3), (CHAINS, n_sites))
+                subject = Subject(hamiltonian, with_tails(n_sites, decay), spins)
+                subject = strongly_correlated(subject, acceptance=ACCEPTED)
+                spins, model = settled(subject)[0], subject.model
                 sensible = [width for width in choices if 2 * width <= n_sites]
                 rows = [measured(hamiltonian, model, spins, width) for width in sensible]
                 _report(console, f"tails of {decay:g}", rows)

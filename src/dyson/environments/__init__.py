@@ -1,6 +1,6 @@
 """Environments: parts of a DysonNet chain as affine scatterers, exact after any number of moves."""
 
-from dyson.environments.chunks import Chunks
+from dyson.environments.chunks import Chunks, chunks_of
 from dyson.environments.local import (
     LocalFeatures,
     flipped,
@@ -33,6 +33,7 @@ __all__ = [
     "Transfer",
     "changed",
     "changed_in_sequence",
+    "chunks_of",
     "exterior_of",
     "flipped",
     "half_window",

@@ -6,14 +6,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dyson.environments.medium import (
+    Medium,
     Phase,
     Propagator,
     Transfer,
     by_channel,
+    for_each_layer,
     numbered,
     parts,
     passed,
-    transfer,
+    transfers,
 )
 
 # Tokens of a chunk.  Fewer: more waves to hand on; more: larger products.
@@ -31,16 +33,6 @@ class Chunks(eqx.Module):
     last: Transfer
     lengths: Float[Array, "chunks parts features modes"]
     turn: Phase
-
-    def __init__(self, layer: Propagator, n_tokens: int, *, periodic: bool):
-        size = min(CHUNK, n_tokens)
-        count = -(-n_tokens // size)
-        self.whole = transfer(layer, size, size)
-        self.last = transfer(layer, n_tokens - (count - 1) * size, size)
-        powers = layer.mixer.powers(jnp.append(size * jnp.arange(count), n_tokens))
-        closing = 1 / (1 - powers[..., -1]) if periodic else jnp.zeros_like(powers[..., -1])
-        self.lengths = jnp.moveaxis(parts(powers[..., :-1]), (2, 3), (0, 1))
-        self.turn = jnp.moveaxis(parts(closing), -1, 0)
 
     def __call__(self, u: Float[Array, "features tokens rows"]) -> Array:
         """``y = G u`` for many rows at once; O(features * rows * tokens * (CHUNK + waves))."""
@@ -72,6 +64,23 @@ class Chunks(eqx.Module):
         last_y = last_y + jnp.einsum("ftw,fwkr->ftkr", self.last.heard, heard[:, :, -1:])
         y = jnp.moveaxis(jnp.concatenate([y, last_y], axis=2), 2, 1)
         return y.reshape(features, -1, rows)[:, :n]
+
+
+def chunks_of(medium: Medium) -> tuple[Chunks, ...]:
+    """The mixers of all layers."""
+    n_tokens, periodic = medium.n_tokens, medium.periodic
+    size = min(CHUNK, n_tokens)
+    count = -(-n_tokens // size)
+    whole, last = transfers(medium, [size, n_tokens - (count - 1) * size], size)
+
+    def phases(layer: Propagator) -> tuple[Array, Phase]:
+        powers = layer.mixer.powers(jnp.append(size * jnp.arange(count), n_tokens))
+        closing = 1 / (1 - powers[..., -1]) if periodic else jnp.zeros_like(powers[..., -1])
+        lengths = jnp.moveaxis(parts(powers[..., :-1]), (2, 3), (0, 1))
+        return lengths, jnp.moveaxis(parts(closing), -1, 0)
+
+    each = zip(whole, last, for_each_layer(phases, medium.layers), strict=True)
+    return tuple(Chunks(one, other, *more) for one, other, more in each)
 
 
 def behind(phases: Array, wave: Array) -> Array:

@@ -11,10 +11,13 @@ have the batch, chains or pieces of the chain, as their last axis, so that dense
 matrix product and every loop runs over contiguous memory.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from dyson.mixers import Mixer
 from dyson.networks import Block, DysonNet
@@ -105,7 +108,7 @@ class Transfer(eqx.Module):
 
 
 def transfer(
-    layer: Propagator, length: int, slots: int, *, ring: int | None = None
+    layer: Propagator, length: Int[Array, ""], slots: int, *, ring: int | None = None
 ) -> Transfer:
     """The transfer along ``length`` tokens in the first of ``slots``; the other slots neither send
     nor hear anything, whatever they hold.
@@ -121,20 +124,17 @@ def transfer(
     kernel = layer.mixer.kernel(
         jnp.arange(slots), slots if ring is None else ring, periodic=ring is not None
     )
-    lags = jnp.abs(jnp.arange(slots)[:, None] - jnp.arange(slots))
-    inside = jnp.arange(slots) < length
+    slot = jnp.arange(slots)
+    lags = jnp.abs(slot[:, None] - slot)
+    inside = slot < length
     kernel = jnp.where(inside[:, None] & inside, kernel[:, lags], 0)
-
-    def along(x: Array) -> Array:
-        return jnp.pad(x, ((0, 0), (0, 0), (0, slots - length)))
-
-    def ends(x: list[Array]) -> Array:
-        """Per direction (features, modes, slots): (features, 2, parts, modes, slots)."""
-        return jnp.moveaxis(parts(jnp.stack(x, axis=1)), -1, 2)
-
-    away, near = closing * powers[..., 1 : length + 1], closing * powers[..., :length]
-    sent = ends([along(away[..., ::-1]), along(away)])
-    heard = ends([along(weights * near), along(weights * near[..., ::-1])])
+    # distance of a slot from the left end and from the right end of the stretch
+    left = powers[..., :-1]
+    right = powers[..., jnp.clip(length - 1 - slot, 0, slots)]
+    near = [closing * jnp.where(inside, x, 0) for x in (left, right)]
+    one = layer.mixer.powers(jnp.array([1]))
+    sent = _by_direction([one * near[1], one * near[0]])
+    heard = _by_direction([weights * x for x in near])
     if heard.shape[2] == 2:  # Re[c z] = Re c Re z - Im c Im z
         heard = heard * jnp.array([1, -1], heard.dtype)[:, None, None]
     features, waves = sent.shape[0], 2 * sent.shape[2] * sent.shape[3]
@@ -152,6 +152,36 @@ def transfer(
     return Transfer(matrix, phase_of_length(layer, length))
 
 
+def transfers(
+    medium: Medium, lengths: Sequence[int], slots: int, *, ring: int | None = None
+) -> tuple[tuple[Transfer, ...], ...]:
+    """Of every length along every layer."""
+    numbers = jnp.asarray(lengths)
+    of_layer = lambda layer: jax.vmap(  # noqa: E731
+        lambda length: transfer(layer, length, slots, ring=ring)
+    )(numbers)
+    return unstacked(for_each_layer(of_layer, medium.layers), len(lengths))
+
+
+def for_each_layer(function: Callable[[Propagator], Any], layers: tuple[Propagator, ...]) -> tuple:
+    """``function`` of every layer, side by side: the compiler sees it once."""
+    if len(layers) == 1:
+        return (function(layers[0]),)
+    together = jax.vmap(function)(jax.tree.map(lambda *x: jnp.stack(x), *layers))
+    return unstacked(together, len(layers))
+
+
+def unstacked(tree: Any, count: int) -> tuple:
+    """The entries along the first axis."""
+    pick = lambda index: jax.tree.map(lambda x: x[index], tree)  # noqa: E731
+    return tuple(map(pick, range(count)))
+
+
+def _by_direction(waves: list[Array]) -> Array:
+    """Per direction (features, modes, slots): (features, 2, parts, modes, slots)."""
+    return jnp.moveaxis(parts(jnp.stack(waves, axis=1)), -1, 2)
+
+
 def _passing(once: Float[Array, "modes parts"]) -> Float[Array, "waves waves"]:
     """The product with a phase as a matrix for the waves of one channel in both directions."""
     phase = once.T[:, None]
@@ -160,9 +190,10 @@ def _passing(once: Float[Array, "modes parts"]) -> Float[Array, "waves waves"]:
     return jnp.kron(jnp.eye(2, dtype=once.dtype), matrix)
 
 
-def phase_of_length(layer: Propagator, length: int) -> Phase:
+def phase_of_length(layer: Propagator, length: Int[Array, ""] | int) -> Phase:
     """``lambda^length``."""
-    return jnp.moveaxis(parts(layer.mixer.powers(jnp.array([length]))[..., 0]), -1, 0)
+    power = layer.mixer.powers(jnp.reshape(jnp.asarray(length), (1,)))[..., 0]
+    return jnp.moveaxis(parts(power), -1, 0)
 
 
 def parts(x: Array) -> Array:

@@ -1,5 +1,6 @@
 """The whole chain as windows and segments one after the other: changes in windows far apart."""
 
+import functools
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -46,62 +47,63 @@ def changed_in_sequence(
     number of windows, one application of the maps of every segment, O(length^2 features + length
     features^2) per stretch.
     """
-    streams = [x.change.embedded if isinstance(x, Stretch) else None for x in elements]
+    windows = {i: x for i, x in enumerate(elements) if isinstance(x, Stretch)}
+    streams = {i: window.change.embedded for i, window in windows.items()}
     # per element and layer the waves that enter at the left end and at the right end
     entered: list[list[tuple[Array, Array]]] = [[] for _ in elements]
     for index, layer in enumerate(medium.layers):
-        sent, heard, through = [], [], []
-        for element, h, waves in zip(elements, streams, entered, strict=True):
-            if isinstance(element, Segment):
-                sent.append(_scattered(element, index, waves))
-                heard.append(None)
-                through.append(element.through[index])
-                continue
-            mixing = element.transfers[index]
-            u = shared_product(layer.scattered, h) + element.change.drives[index]
-            y, out = mixing(u)
-            sent.append(tuple(jnp.split(numbered(out, mixing.through), 2)))
-            heard.append(y)
-            through.append(mixing.through)
+        sent: list[tuple[Array, Array] | None] = [
+            _scattered(element, index, waves) if isinstance(element, Segment) and index else None
+            for element, waves in zip(elements, entered, strict=True)
+        ]
+        heard = {}
+        for i, window in windows.items():
+            mixing = window.transfers[index]
+            u = shared_product(layer.scattered, streams[i]) + window.change.drives[index]
+            heard[i], out = mixing(u)
+            right, left = jnp.split(numbered(out, mixing.through), 2)
+            sent[i] = right, left
+        through = [
+            x.through[index] if isinstance(x, Segment) else x.transfers[index].through
+            for x in elements
+        ]
         arriving = _arriving(sent, through, closing[index])
-        for place, (element, y, waves) in enumerate(zip(elements, heard, arriving, strict=True)):
-            entered[place].append(waves)
-            if isinstance(element, Stretch):
-                mixing, gate = element.transfers[index], element.change.gates[index]
-                incoming = by_channel(jnp.concatenate(waves), mixing.through)
-                y = y + jnp.einsum("ftw,fwn->ftn", mixing.heard, incoming)
-                y = shared_product(layer.mix_out, y)
-                more = element.gates[index] * y + gate * (element.mixed[index] + y)
-                streams[place] = streams[place] + more
-    return sum(
-        medium.head @ jnp.sum(h, axis=1)
-        if isinstance(element, Stretch)
-        else _pooled(element, waves)
-        for element, h, waves in zip(elements, streams, entered, strict=True)
-    )
+        for waves, so_far in zip(arriving, entered, strict=True):
+            so_far.append(waves)
+        for i, window in windows.items():
+            mixing, gate = window.transfers[index], window.change.gates[index]
+            incoming = by_channel(jnp.concatenate(arriving[i]), mixing.through)
+            y = heard[i] + jnp.einsum("ftw,fwn->ftn", mixing.heard, incoming)
+            y = shared_product(layer.mix_out, y)
+            more = window.gates[index] * y + gate * (window.mixed[index] + y)
+            streams[i] = streams[i] + more
+    shares = [medium.head @ jnp.sum(h, axis=1) for h in streams.values()]
+    for element, waves in zip(elements, entered, strict=True):
+        if isinstance(element, Segment):
+            shares += _pooled(element, waves)
+    return functools.reduce(jnp.add, shares)
 
 
 def _scattered(
     segment: Segment, index: int, entered: list[tuple[Array, Array]]
-) -> tuple[Array, Array] | None:
+) -> tuple[Array, Array]:
     """Waves of a layer that a segment sends to the right and to the left."""
-    if not entered:
-        return None
-    right, left = (
-        sum(
+
+    def leaving(way: int) -> Array:
+        terms = [
             _applied(maps[way][0], f) + _applied(maps[way][1], g)
             for maps, (f, g) in zip(segment.maps[index], entered, strict=True)
-        )
-        for way in (0, 1)
-    )
-    return right, left
+        ]
+        return functools.reduce(jnp.add, terms)
+
+    return leaving(0), leaving(1)
 
 
-def _pooled(segment: Segment, entered: list[tuple[Array, Array]]) -> Array:
-    return sum(
+def _pooled(segment: Segment, entered: list[tuple[Array, Array]]) -> list[Array]:
+    return [
         _applied(left, f) + _applied(right, g)
         for (left, right), (f, g) in zip(segment.pooled, entered, strict=True)
-    )
+    ]
 
 
 def _applied(matrix: Float[Array, "batch rows waves"], wave: Float[Array, "waves batch"]) -> Array:
@@ -119,15 +121,15 @@ def _arriving(
 
 def _passing(sent: list[Array | None], through: list[Phase], closing: Phase) -> list[Array]:
     """One direction: waves that enter every element, in the order in which they pass them."""
-    nothing = jnp.zeros_like(next(waves for waves in sent if waves is not None))
-    wave, entering, phases = nothing, [], []
-    so_far = None
+    wave = jnp.zeros_like(next(waves for waves in sent if waves is not None))
+    entering, phases = [], []
+    before: Phase | None = None  # over all elements so far
     for waves, phase in zip(sent, through, strict=True):
         entering.append(wave)
-        phases.append(so_far)
+        phases.append(before)
         wave = passed(phase, wave)
         wave = wave if waves is None else wave + waves
-        so_far = phase if so_far is None else turn_phase(so_far, phase)
+        before = phase if before is None else turn_phase(before, phase)
     around = passed(closing, wave)
     return [
         wave + (around if phase is None else passed(phase, around))

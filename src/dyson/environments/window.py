@@ -1,7 +1,7 @@
 """Exact evaluation of a window of tokens within what surrounds it, and of changes in it."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import equinox as eqx
 import jax
@@ -14,7 +14,7 @@ from dyson.environments.medium import (
     by_channel,
     numbered,
     shared_product,
-    transfer,
+    transfers,
 )
 from dyson.environments.segment import Segment, Site
 from dyson.networks import DysonNet
@@ -65,15 +65,19 @@ def _sum(terms: Iterable[Array]) -> Array:
     return functools.reduce(jnp.add, terms)
 
 
-def window_transfers(medium: Medium, length: int, slots: int) -> tuple[Transfer, ...]:
-    """The transfers along a window, closed around the ring if the chain is one."""
+def window_transfers(
+    medium: Medium, lengths: Sequence[int], slots: int
+) -> tuple[tuple[Transfer, ...], ...]:
+    """Per length the transfers along a window, closed around the ring if the chain is one."""
     ring = medium.n_tokens if medium.periodic else None
-    return tuple(transfer(layer, length, slots, ring=ring) for layer in medium.layers)
+    return transfers(medium, lengths, slots, ring=ring)
 
 
-def open_transfers(medium: Medium, length: int, slots: int) -> tuple[Transfer, ...]:
-    """The transfers along a stretch that becomes a segment."""
-    return tuple(transfer(layer, length, slots) for layer in medium.layers)
+def open_transfers(
+    medium: Medium, lengths: Sequence[int], slots: int
+) -> tuple[tuple[Transfer, ...], ...]:
+    """Per length the transfers along a stretch that becomes a segment."""
+    return transfers(medium, lengths, slots)
 
 
 def settled(

@@ -3,5 +3,6 @@
 from dyson.hamiltonians.heisenberg import J1J2
 from dyson.hamiltonians.ising import Ising
 from dyson.hamiltonians.terms import Hamiltonian
+from dyson.hamiltonians.xxz import XXZ
 
-__all__ = ["J1J2", "Hamiltonian", "Ising"]
+__all__ = ["J1J2", "XXZ", "Hamiltonian", "Ising"]

@@ -1,7 +1,5 @@
 """The Heisenberg chain with couplings of nearest and next-nearest neighbours."""
 
-import math
-import operator
 from typing import ClassVar, final
 
 import equinox as eqx
@@ -9,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Int8
 
+from dyson.hamiltonians.couplings import check_finite, checked_size
 from dyson.hamiltonians.terms import Hamiltonian
 
 
@@ -57,12 +56,8 @@ class J1J2(Hamiltonian):
         marshall: bool = True,
         periodic: bool = True,
     ):
-        n_sites = operator.index(n_sites)
-        if n_sites < 1:
-            raise ValueError(f"n_sites must be at least 1, got {n_sites}")
-        for name, value in [("j1", j1), ("j2", j2)]:
-            if not math.isfinite(value):
-                raise ValueError(f"{name} must be a finite number, got {value}")
+        n_sites = checked_size(n_sites)
+        check_finite(j1=j1, j2=j2)
         strengths: dict[tuple[int, int], float] = {}
         for distance, strength in [(1, float(j1)), (2, float(j2))]:
             for i in range(n_sites if periodic else n_sites - distance):

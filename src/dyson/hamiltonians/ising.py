@@ -1,14 +1,13 @@
 """The Ising chain in a transverse field, nearest-neighbour or with power-law couplings."""
 
 import math
-import operator
 from typing import ClassVar, final
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, Int8
 
+from dyson.hamiltonians.couplings import check_finite, checked_size, power_law_couplings
 from dyson.hamiltonians.terms import Hamiltonian
 from hodlr import circulant_matvec, toeplitz_matvec
 
@@ -57,30 +56,10 @@ class Ising(Hamiltonian):
         periodic: bool = True,
         kac: bool = False,
     ):
-        n_sites = operator.index(n_sites)
-        if n_sites < 1:
-            raise ValueError(f"n_sites must be at least 1, got {n_sites}")
-        exponent = float(exponent)
-        if not exponent > 0:
-            raise ValueError(
-                f"exponent must be greater than 0, got {exponent:g}; "
-                "write math.inf for nearest-neighbour couplings"
-            )
-        for name, value in [
-            ("coupling", coupling),
-            ("field", field),
-            ("longitudinal", longitudinal),
-        ]:
-            if not math.isfinite(value):
-                raise ValueError(f"{name} must be a finite number, got {value}")
-
-        separation = np.arange(n_sites, dtype=float)
-        distance = np.minimum(separation, n_sites - separation) if periodic else separation
-        decay = np.zeros(n_sites)
-        decay[1:] = distance[1:] == 1 if math.isinf(exponent) else distance[1:] ** -exponent
-        normalisation = 1 + decay.sum() if kac else 1.0
-
-        self.couplings = jnp.asarray(float(coupling) * decay / normalisation, dtype=float)
+        n_sites = checked_size(n_sites)
+        check_finite(coupling=coupling, field=field, longitudinal=longitudinal)
+        couplings = power_law_couplings(n_sites, coupling, exponent, periodic=periodic, kac=kac)
+        self.couplings = jnp.asarray(couplings, dtype=float)
         self.field = jnp.asarray(float(field), dtype=float)
         self.longitudinal = jnp.asarray(float(longitudinal), dtype=float)
         self.n_sites = n_sites

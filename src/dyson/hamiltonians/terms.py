@@ -28,7 +28,7 @@ class Hamiltonian(eqx.Module):
 
     conserves_magnetisation: eqx.AbstractClassVar[bool]
     """Whether H commutes with the sum of all σᶻ: samplers then stay in one sector."""
-    reach: eqx.AbstractClassVar[int]
+    reach: eqx.AbstractVar[int]
     """The largest distance between two of the sites in which connected configurations differ."""
 
     @abc.abstractmethod

@@ -4,6 +4,15 @@ from dyson.networks.base import Network
 from dyson.networks.blocks import Block
 from dyson.networks.dysonnet import DysonNet
 from dyson.networks.head import LogCoshHead
-from dyson.networks.projection import SpinFlip
+from dyson.networks.projection import Projection, SpinFlip, Translations, unprojected
 
-__all__ = ["Block", "DysonNet", "LogCoshHead", "Network", "SpinFlip"]
+__all__ = [
+    "Block",
+    "DysonNet",
+    "LogCoshHead",
+    "Network",
+    "Projection",
+    "SpinFlip",
+    "Translations",
+    "unprojected",
+]

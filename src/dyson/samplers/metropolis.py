@@ -79,7 +79,7 @@ class Metropolis(Sampler):
                 f"the moves {moves.n_sites}"
             )
         span = getattr(updates, "span", 1)
-        if not updates.takes_any_flips and moves.reach >= span:
+        if not updates.takes_any_flips and span is not None and moves.reach >= span:
             raise ValueError(
                 f"Metropolis: the moves flip sites up to {moves.reach} apart, more than "
                 f"{type(updates).__name__} with span {span} is built for; write "

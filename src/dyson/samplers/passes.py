@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact, Int, Int8
 
 from dyson import environments as env
-from dyson.networks import DysonNet, Network, SpinFlip
+from dyson.networks import DysonNet, Network, SpinFlip, unprojected
 from dyson.spins import flip
 
 # Tokens visited between two joins of segments.  Fewer: more joins; more: larger windows.
@@ -32,8 +32,8 @@ class Plan(NamedTuple):
 
 def has_environments(model: Network, distances: tuple[int, ...] = ()) -> bool:
     """Whether passes over this network can use environments: decided by its type and size."""
-    network = getattr(model, "network", model)
-    if not isinstance(network, DysonNet) or not isinstance(model, DysonNet | SpinFlip):
+    network = model.network if isinstance(model, SpinFlip) else model
+    if not isinstance(network, DysonNet):
         return False
     return not network.periodic or _plan(network, distances).targets > 0
 
@@ -61,9 +61,9 @@ def proposals(
     across the cut are left out.  On an open chain a partner beyond the end is -1: no move.
     """
     n, first, last = model.n_sites, 0, model.n_sites
-    periodic = getattr(getattr(model, "network", model), "periodic", True)
+    periodic = getattr(unprojected(model), "periodic", True)
     if has_environments(model, distances):
-        network = _network(model)
+        network = swept_network(model)
         plan = _plan(network, distances)
         first = plan.first * network.token_size
         last = first + plan.targets * network.token_size
@@ -125,7 +125,7 @@ def environment_pass(
     The images of a projected network are further chains, decided together.
     Returns the same as :func:`forward_pass`.
     """
-    network = _network(model)
+    network = swept_network(model)
     medium, half, plan = env.Medium(network), env.half_window(network), _plan(network, distances)
     n_chains, size = spins.shape[0], network.token_size
     images = spins[None]
@@ -162,10 +162,10 @@ def environment_pass(
     steps = jnp.repeat(jnp.arange(block, dtype=jnp.int32), len(plan.masks))
     masks = jnp.tile(jnp.asarray(plan.masks), (block, 1))
 
-    stretch = env.open_transfers(medium, block, block)
-    short = env.open_transfers(medium, last, block)
-    window = env.window_transfers(medium, block + margin, block + margin)
-    short_window = env.window_transfers(medium, last + margin, block + margin)
+    stretch, short = env.open_transfers(medium, [block, last], block)
+    window, short_window = env.window_transfers(
+        medium, [block + margin, last + margin], block + margin
+    )
 
     def fitting(index: Array, usual: Any, for_last: Any) -> Any:
         if last == block:
@@ -256,7 +256,8 @@ def environment_pass(
     )
 
 
-def _network(model: Network) -> DysonNet:
+def swept_network(model: Network) -> DysonNet:
+    """The network whose tokens a pass visits."""
     network = model.network if isinstance(model, SpinFlip) else model
     if not isinstance(network, DysonNet):
         raise TypeError(

@@ -20,7 +20,13 @@ from dyson.samplers.base import (
     log_uniforms,
     spins_of_chains,
 )
-from dyson.samplers.passes import environment_pass, forward_pass, has_environments, proposals
+from dyson.samplers.passes import (
+    environment_pass,
+    forward_pass,
+    has_environments,
+    proposals,
+    swept_network,
+)
 
 # Exchanges where the Hamiltonian conserves the magnetisation: nearest and next-nearest neighbours.
 EXCHANGES = (1, 2)
@@ -122,7 +128,7 @@ def _rotated_pass(
     model: Any, spins: Array, log_uniforms: Array, origins: Array, distances: tuple[int, ...]
 ) -> tuple[Array, Array]:
     """A pass that starts at the token of site ``origins`` on a ring; the fraction accepted."""
-    network = getattr(model, "network", model)
+    network = swept_network(model)
     size = network.token_size
     shift = origins // size * size if network.periodic else 0 * origins
     spins = jax.vmap(jnp.roll)(spins, -shift)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Int8
 
 from dyson.abacus import Abacus
 from dyson.hamiltonians import Hamiltonian
-from dyson.networks import DysonNet, Network, SpinFlip
+from dyson.networks import Network
 from dyson.samplers.base import (
     Sampler,
     SamplerInfo,
@@ -96,7 +96,7 @@ class Typewriter(Sampler):
     |psi|^2 invariant if it were decided exactly; what remains is the rate of mismatched decisions,
     which is measured: one random proposal of every pass is compared with two forward passes.
 
-    Works for :class:`DysonNet` of any depth and :class:`SpinFlip` around it, any number of sites
+    Works for :class:`DysonNet` of any depth and projections of one, any number of sites
     and any interval, ring or open chain; single flips, so every magnetisation is sampled.  One more
     proposal per sample flips all spins when the Hamiltonian commutes with that, exactly.
 
@@ -166,9 +166,9 @@ class Typewriter(Sampler):
     def sample_chains(
         self, keys: jax.Array, model: Network, state: SamplerState
     ) -> tuple[TypewriterState, TypewriterInfo]:
-        if not isinstance(model, DysonNet | SpinFlip) or not Abacus.supports(model):
+        if not Abacus.supports(model):
             raise TypeError(
-                "Typewriter: expected a DysonNet or SpinFlip around one, got "
+                "Typewriter: expected a DysonNet or a projection of one, got "
                 f"{type(model).__name__}; use dyson.Metropolis for other networks"
             )
         if not isinstance(state, TypewriterState):
@@ -184,7 +184,7 @@ class Typewriter(Sampler):
     def _advance(
         self,
         key: jax.Array,
-        model: DysonNet | SpinFlip,
+        model: Network,
         state: TypewriterState,
         updates: Abacus,
     ) -> tuple[TypewriterState, TypewriterInfo]:
@@ -213,7 +213,7 @@ class Typewriter(Sampler):
         return TypewriterState(end.spins, end.errors), info
 
     def _refresh(
-        self, key: jax.Array, model: DysonNet | SpinFlip, progress: Progress, updates: Abacus
+        self, key: jax.Array, model: Network, progress: Progress, updates: Abacus
     ) -> Progress:
         """Build a reference and follow the pass with it, to its end or to where it freezes.
 

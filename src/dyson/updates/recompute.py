@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Int, Int8
 
-from dyson.networks import Network
+from dyson.networks import Network, unprojected
 from dyson.spins import flip
 from dyson.updates.protocol import LocalUpdates, Proposal, parameter_bytes
 
@@ -57,5 +57,5 @@ class Recompute(LocalUpdates):
         return jax.lax.map(ratio, sites, batch_size=min(FLIPS_AT_ONCE, model.n_sites))
 
     def bytes_per_sample(self, model: Any) -> int:
-        width = getattr(getattr(model, "network", model), "features", 64)
+        width = getattr(unprojected(model), "features", 64)
         return 24 * width * model.n_sites * FLIPS_AT_ONCE * parameter_bytes(model)

@@ -1,0 +1,142 @@
+"""Pairs of flips at any distance: exact, and at a cost that does not grow with the chain."""
+
+from itertools import combinations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dyson import XXZ, Abacus, Recompute, SpinFlip, Sweep, Translations, local_energies
+from dyson.abacus import Pairs, Whole
+from dyson.local_energy import fastest_updates
+from dyson.spins import flip, random_spins
+from operations import operations_of_propose
+from random_networks import distance_on_the_circle, random_network
+
+EVERYWHERE = Abacus(span=None)
+
+
+def pairs_of(n_sites):
+    """Three random pairs at every distance, the ends of the chain, and single flips."""
+    rng = np.random.default_rng(n_sites)
+    near_ends = [*range(min(n_sites, 4)), *range(max(n_sites - 4, 0), n_sites)]
+    moves = list(combinations(sorted(set(near_ends)), 2))
+    for distance in range(1, n_sites):
+        first = rng.integers(0, n_sites - distance, size=3)
+        moves += [(i, i + distance) if distance % 2 else (i + distance, i) for i in first]
+    moves += [(i, -1) for i in range(0, n_sites, 5)] + [(-1, 0), (n_sites - 1, n_sites - 1)]
+    return jnp.asarray(np.array(moves), jnp.int32)
+
+
+@eqx.filter_jit
+def both_ways(model, spins, moves):
+    updates = EVERYWHERE.bind(model)
+    cache = updates.init(model, spins)
+    ratio = lambda move: updates.propose(model, cache, move).log_ratio  # noqa: E731
+    direct = lambda move: model(flip(spins, move)) - model(spins)  # noqa: E731
+    return jax.vmap(ratio)(moves), jax.vmap(direct)(moves), cache
+
+
+def check(model, tolerance=1e-10, kind=Pairs):
+    spins = random_spins(jax.random.key(model.n_sites), model.n_sites)
+    found, direct, cache = both_ways(model, spins, pairs_of(model.n_sites))
+    assert isinstance(getattr(cache, "images", cache), kind)
+    assert float(jnp.max(jnp.abs(direct))) > 1e-3  # the moves do something
+    assert distance_on_the_circle(found, direct).max() < tolerance
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+@pytest.mark.parametrize(
+    "n_sites, options",
+    [
+        (43, {"depth": 1}),  # a short last core
+        (40, {"depth": 2, "complex_head": True}),  # all cores alike
+        (90, {"depth": 2, "mixer": "real", "token_size": 2, "modes": 1}),
+        (53, {"depth": 3, "features": 2, "modes": 1, "mixer": "real"}),
+    ],
+)
+def test_every_pair_is_exact(n_sites, options, periodic):
+    check(random_network(n_sites, seed=1, periodic=periodic, **options))
+
+
+def test_waves_that_hardly_decay():
+    model = random_network(57, mixer="real", modes=1, seed=4)
+    slow = lambda block: jnp.full_like(block.mixer.raw_poles, 7.5)  # noqa: E731
+    poles = [slow(block) for block in model.blocks]
+    model = eqx.tree_at(lambda m: [b.mixer.raw_poles for b in m.blocks], model, poles)
+    weights = [1e-3 * block.mixer.weights for block in model.blocks]
+    model = eqx.tree_at(lambda m: [b.mixer.weights for b in m.blocks], model, weights)
+    check(model, tolerance=1e-9)
+
+
+@pytest.mark.parametrize("n_sites, periodic", [(1, True), (2, False), (7, True)])
+def test_small_chains_take_forward_passes(n_sites, periodic):
+    check(random_network(n_sites, periodic=periodic), kind=Whole)
+
+
+def test_single_precision():
+    model = random_network(64, dtype=jnp.float32, mixer="real", seed=2)
+    check(model, tolerance=1e-4)
+
+
+def test_projections_one_within_the_other():
+    inner = random_network(72, token_size=2, mixer="real", modes=1, features=2)
+    check(SpinFlip(Translations(inner)))
+
+
+def test_commit_and_single_flips():
+    model, spins = random_network(40, modes=1), random_spins(jax.random.key(0), 40)
+    move = jnp.array([3, 29], jnp.int32)
+
+    @eqx.filter_jit
+    def walk(model, spins):
+        updates = EVERYWHERE.bind(model)
+        cache = updates.init(model, spins)
+        moved = updates.commit(model, cache, updates.propose(model, cache, move))
+        return moved, updates.init(model, flip(spins, move)), updates.single_flips(model, moved)
+
+    @eqx.filter_jit
+    def by_forward_passes(model, spins):
+        return Recompute().single_flips(model, Recompute().init(model, spins))
+
+    moved, fresh, single = walk(model, spins)
+    for one, other in zip(jax.tree.leaves(moved), jax.tree.leaves(fresh), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-12)
+    expected = by_forward_passes(model, flip(spins, move))
+    np.testing.assert_allclose(single, expected, atol=1e-11)
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+@pytest.mark.parametrize(
+    "options", [{"depth": 1}, {"depth": 2, "token_size": 2}, {"depth": 3, "mixer": "real"}]
+)
+def test_operations_of_propose_do_not_grow(options, periodic):
+    cost = lambda n_sites: operations_of_propose(  # noqa: E731
+        EVERYWHERE, n_sites, flips=2, features=4, hidden=2, periodic=periodic, **options
+    )
+    assert cost(2048) == cost(256)
+
+
+def test_local_energies_of_long_range_exchanges():
+    n_sites = 44
+    hamiltonian = XXZ(n_sites, exponent=3.0, anisotropy=-2.0)
+    model = random_network(n_sites, features=3, mixer="real", complex_head=True)
+    spins = Sweep(hamiltonian, 3).init(jax.random.key(0), model).spins
+    energies = eqx.filter_jit(local_energies)
+    exact = energies(hamiltonian, model, spins, updates=Recompute())
+    found = energies(hamiltonian, model, spins, updates=EVERYWHERE)
+    np.testing.assert_allclose(found, exact, rtol=1e-10)
+    chosen = fastest_updates(random_network(4096, features=16, modes=1), reach=2048)
+    assert isinstance(chosen, Abacus) and chosen.span is None
+    assert isinstance(fastest_updates(model, hamiltonian.reach), Recompute)
+
+
+def test_misuse_is_named():
+    model = random_network(40)
+    shapes = lambda spins: EVERYWHERE.propose(  # noqa: E731
+        model, EVERYWHERE.init(model, spins), jnp.array([1, 2, 3], jnp.int32)
+    )
+    with pytest.raises(ValueError, match=r"one or two flips at any distance, got .* 3 sites"):
+        eqx.filter_eval_shape(shapes, jnp.ones(40, jnp.int8))
