@@ -307,24 +307,17 @@ def one_move(
     tokens, mixed = (take(tree, -1) for tree in (cache.tokens, cache.mixed))
     mixed = tuple(mixed)
     exterior = take(cache.exterior, 0)
-    width = parts.margin + 1
-    at = lambda x: jax.lax.dynamic_slice_in_dim(x, slot, width, 1)  # noqa: E731
-    put = lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, slot, 1)  # noqa: E731
-    before = jax.tree.map(at, tokens)
-    pattern = jax.lax.dynamic_slice(cache.patterns, (slot + parts.half, which), (parts.span, 1))
-    exists = None
-    if not parts.periodic:
-        position = base - parts.half + np.arange(width, dtype=np.int32)
-        exists = ((position >= 0) & (position < parts.n_tokens))[:, None]
-    after = env.flipped(model, tables.medium, before, pattern ^ masks[:, None], exists)
-    change = jax.tree.map(
-        lambda x, a, b: put(jnp.zeros_like(x), a - b), tokens.sites, after.sites, before.sites
+    patterns = jax.lax.dynamic_slice_in_dim(cache.patterns, which, 1, 1)
+    position = base - parts.half
+    move = env.move_within(
+        model, tables.medium, tokens, patterns, slot, masks[:, None], position
     )
     transfers = jax.tree.map(
         lambda a, b: jnp.where(which == parts.count - 1, b, a), tables.window, tables.last_window
     )
     _, gain = env.changed(
-        tables.medium, transfers, exterior, tokens.gates, mixed, change, (slot, width)
+        tables.medium, transfers, exterior, tokens.gates, mixed, move.change,
+        (slot, parts.margin + 1),
     )
     return gain.reshape(model.head.bias.shape)
 

@@ -6,6 +6,7 @@ from dyson.environments.local import (
     flipped,
     half_window,
     local_features,
+    move_within,
     token_patterns,
 )
 from dyson.environments.medium import Medium, Propagator, Transfer, shared_product
@@ -41,6 +42,7 @@ __all__ = [
     "local_features",
     "log_psi",
     "mirrored",
+    "move_within",
     "no_segment",
     "open_transfers",
     "segment_of",

@@ -6,10 +6,12 @@ Beyond the ends of an open chain the window sees the vacuum, in which everything
 """
 
 import functools
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int8
 
 from dyson.environments.medium import Medium
@@ -59,6 +61,52 @@ def local_features(
         phi = phi + local.sources
     features = LocalFeatures(h, *(tuple(arrays) for arrays in zip(*layers, strict=True)))
     return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), features)
+
+
+class Move(NamedTuple):
+    """A move in a window: the tokens that it reaches, from ``first`` on, before and after it.
+
+    pattern, moved: patterns of the tokens that it flips.   change: of all features of the window.
+    """
+
+    first: Int[Array, ""]
+    before: LocalFeatures
+    after: LocalFeatures
+    pattern: Int[Array, "span batch"]
+    moved: Int[Array, "span batch"]
+    change: Site
+
+    def put(self, x: Any, values: Any) -> Any:
+        """Arrays over the window with the tokens that the move reaches replaced."""
+        replace = jax.lax.dynamic_update_slice_in_dim
+        return jax.tree.map(lambda x, new: replace(x, new, self.first, 1), x, values)
+
+
+def move_within(
+    model: DysonNet,
+    medium: Medium,
+    tokens: LocalFeatures,
+    patterns: Int[Array, "tokens batch"],
+    first: Int[Array, ""],
+    masks: Int[Array, "span 1"],
+    position: Int[Array, ""],
+) -> Move:
+    """Flip bits ``masks`` of neighbouring tokens of a window, the first of them ``half_window``
+    behind ``first``, which is token ``position`` of the chain; O(span features^2)."""
+    half, span = half_window(model), masks.shape[0]
+    width = 2 * half + span
+    cut = lambda x: jax.lax.dynamic_slice_in_dim(x, first, width, 1)  # noqa: E731
+    before = jax.tree.map(cut, tokens)
+    pattern = jax.lax.dynamic_slice_in_dim(patterns, first + half, span)
+    exists = None
+    if not model.periodic:
+        here = position + np.arange(width, dtype=np.int32)
+        exists = ((here >= 0) & (here < model.n_tokens))[:, None]
+    after = flipped(model, medium, before, pattern ^ masks, exists)
+    change = jax.tree.map(lambda a, b: a - b, after.sites, before.sites)
+    move = Move(first, before, after, pattern, pattern ^ masks, change)
+    nothing = jax.tree.map(jnp.zeros_like, tokens.sites)
+    return move._replace(change=move.put(nothing, change))
 
 
 def flipped(

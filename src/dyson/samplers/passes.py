@@ -133,7 +133,6 @@ def environment_pass(
         images = jax.vmap(model.images, out_axes=1)(spins)
     patterns = env.token_patterns(network, images.reshape(-1, network.n_sites))
     batch, margin = patterns.shape[1], 2 * half + plan.span - 1
-    window_length = margin + 1
 
     n_blocks = -(-plan.targets // BLOCK)
     block = -(-plan.targets // n_blocks)
@@ -197,39 +196,30 @@ def environment_pass(
         transfers = fitting(index, window, short_window)
         mixed, outputs = env.settled(medium, transfers, exterior, tokens.sites)
 
-        def propose(carry: Any, move: tuple[Array, Array, Array]) -> Any:
+        def propose(carry: Any, proposal: tuple[Array, Array, Array]) -> Any:
             tokens, patterns, mixed, outputs, log_psi = carry
-            step, mask, log_uniform = move
-            at = lambda x: jax.lax.dynamic_slice_in_dim(x, step, window_length, 1)  # noqa: E731
-            put = lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, step, 1)  # noqa: E731
-            before = jax.tree.map(at, tokens)
-            pattern = jax.lax.dynamic_slice_in_dim(patterns, step + half, plan.span)
-            exists = None
-            if not network.periodic:
-                position = index * block + step - vacuum + np.arange(window_length, dtype=np.int32)
-                exists = ((position >= 0) & (position < network.n_tokens))[:, None]
-            flipped = pattern ^ mask[:, None]
-            after = env.flipped(network, medium, before, flipped, exists)
-            change = jax.tree.map(
-                lambda x, a, b: put(jnp.zeros_like(x), a - b), tokens, after, before
+            step, mask, log_uniform = proposal
+            position = index * block + step - vacuum
+            move = env.move_within(
+                network, medium, tokens, patterns, step, mask[:, None], position
             )
             changes, gain = env.changed(
-                medium, transfers, exterior, tokens.gates, mixed, change.sites,
-                (step, window_length),
+                medium, transfers, exterior, tokens.gates, mixed, move.change,
+                (step, margin + 1),
             )
             new = amplitude(outputs + gain)
             accept = log_uniform < 2 * jnp.real(new - log_psi).astype(log_uniform.dtype)
             if distances:
-                set_bits = jnp.sum(jax.lax.population_count(pattern & mask[:, None]), axis=0)
-                accept &= (set_bits == 1)[:n_chains]
-                if exists is not None:
-                    partner = exists[half : half + plan.span]
-                    accept &= jnp.all(partner[:, 0] | (mask == 0))
+                both = jax.lax.population_count(move.pattern & mask[:, None])
+                accept &= (jnp.sum(both, axis=0) == 1)[:n_chains]
+                if not network.periodic:
+                    partner = position + half + np.arange(plan.span, dtype=np.int32)
+                    accept &= jnp.all((partner < network.n_tokens) | (mask == 0))
             everywhere = jnp.tile(accept, batch // n_chains)
             keep = lambda new, old: jnp.where(everywhere, new, old)  # noqa: E731
-            tokens = jax.tree.map(lambda x, a, b: put(x, keep(a, b)), tokens, after, before)
+            tokens = move.put(tokens, jax.tree.map(keep, move.after, move.before))
             patterns = jax.lax.dynamic_update_slice_in_dim(
-                patterns, keep(flipped, pattern), step + half, 0
+                patterns, keep(move.moved, move.pattern), step + half, 0
             )
             mixed = jax.tree.map(lambda m, c: m + keep(c, jnp.zeros_like(c)), mixed, changes)
             outputs = keep(outputs + gain, outputs)
