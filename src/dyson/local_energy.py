@@ -16,7 +16,7 @@ MEMORY_BUDGET = {"cpu": 4 * 2**20, "gpu": 4 * 2**30, "tpu": 4 * 2**30}
 
 
 # Moves whose ratios are evaluated side by side where they are not single flips.
-MOVES_AT_ONCE = 64
+MOVES_AT_ONCE = 32
 
 
 # Neighbouring tokens up to which moves are evaluated in one window.
