@@ -253,9 +253,12 @@ def test_xxz_chains_are_those_of_the_spin_operators(case):
         kac=kac,
     )
     np.testing.assert_allclose(matrix_of(hamiltonian), xxz_matrix(*case), atol=1e-13)
-    pairs, _ = hamiltonian.connected(random_spins(jax.random.key(0), n_sites))
-    apart = [min(j - i, n_sites - (j - i)) if periodic else j - i for i, j in pairs.tolist()]
+    pairs = hamiltonian.pairs.tolist()
+    apart = [min(j - i, n_sites - (j - i)) if periodic else j - i for i, j in pairs]
     assert hamiltonian.reach == max(apart, default=0)
+    moves, _ = hamiltonian.connected(random_spins(jax.random.key(0), n_sites))
+    assert moves.dtype == jnp.int32 and len(moves) == min(len(pairs), n_sites**2 // 4)
+    assert len({*map(tuple, moves.tolist())}) == len(moves)
 
 
 def test_xxz_with_nearest_neighbours_is_the_heisenberg_ring():

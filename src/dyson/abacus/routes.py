@@ -232,7 +232,7 @@ class ByTwoWindows(Route):
         width = 3 * self.parts.core + 2 * self.parts.margin
         _, couples, _ = _waves(model)
         windows = model.depth * width * model.features * (4 * model.features + width)
-        return windows + 4 * _segment(model) < _forward_pass(model)
+        return 4 * (windows + 4 * _segment(model)) < _forward_pass(model)
 
 
 class Whole(eqx.Module):

@@ -9,7 +9,7 @@ from dyson.environments.local import (
     move_within,
     token_patterns,
 )
-from dyson.environments.medium import Medium, Propagator, Transfer, shared_product
+from dyson.environments.medium import Medium, Transfer, shared_product
 from dyson.environments.segment import Segment, Site, join, mirrored, no_segment, segment_of
 from dyson.environments.sequence import Stretch, changed_in_sequence
 from dyson.environments.window import (
@@ -27,7 +27,6 @@ __all__ = [
     "Exterior",
     "LocalFeatures",
     "Medium",
-    "Propagator",
     "Segment",
     "Site",
     "Stretch",

@@ -30,8 +30,8 @@ class XXZ(Hamiltonian):
 
     **Arguments** `n_sites` at least 1, `exponent` > 0, all others finite; `ValueError` otherwise.
 
-    **Cost** per configuration: O(number of coupled pairs), n for nearest neighbours and n (n-1) / 2
-    for power laws, with O(1) per pair for ratios by :class:`dyson.Abacus` with ``span=None``.
+    **Cost** per configuration: O(number of coupled pairs); a row has n entries for nearest
+    neighbours and n²/4 for power laws, each one ratio in O(1) by ``dyson.Abacus(span=None)``.
     """
 
     flips_each_site: ClassVar[bool] = False
@@ -85,11 +85,19 @@ class XXZ(Hamiltonian):
 
     def connected(
         self, spins: Int8[Array, " n"]
-    ) -> tuple[Int[Array, "bonds 2"], Float[Array, " bonds"]]:
-        """The exchange of every pair: ±J_ij/2 for opposite spins, zero for equal ones."""
+    ) -> tuple[Int[Array, "c 2"], Float[Array, " c"]]:
+        """Exchanges of pairs: ±J_ij/2 for opposite spins, zero for equal ones.
+
+        At most n²/4 pairs have opposite spins, so where more are coupled, that many are returned.
+        """
         ends = self._ends(spins)
         opposite = ends[:, 0] != ends[:, 1]
-        return self.pairs, jnp.where(opposite, 0.5 * self.signs * self.couplings, 0)
+        elements = jnp.where(opposite, 0.5 * self.signs * self.couplings, 0)
+        most = self.n_sites**2 // 4
+        if self.pairs.shape[0] <= most:
+            return self.pairs, elements
+        first = jnp.argsort(~opposite, stable=True)[:most]
+        return self.pairs[first], elements[first]
 
     @property
     def trace_per_dimension(self) -> Float[Array, ""]:

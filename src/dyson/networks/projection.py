@@ -2,6 +2,7 @@
 
 import abc
 import functools
+from typing import final
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +60,7 @@ class Projection(Network):
         return self.combine(jax.vmap(unprojected(self))(self.images(spins)))
 
 
+@final
 class SpinFlip(Projection):
     """psi(sigma) + psi(-sigma) of a network, halved.
 
@@ -76,6 +78,7 @@ class SpinFlip(Projection):
         return jnp.stack([sites, sites])
 
 
+@final
 class Translations(Projection):
     """The mean over translations by fewer sites than a token has.
 
