@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dyson import DysonNet, Ising, SpinFlip, Sweep
+from dyson import DysonNet, Ising, SpinFlip, Sweep, Translations
 from dyson.networks import Network
 from dyson.samplers.base import log_uniforms
 from dyson.samplers.passes import (
@@ -202,3 +202,15 @@ def test_misuse_is_named():
         Sweep(Ising(4), 1, chains_at_once=0)
     with pytest.raises(ValueError, match="the Hamiltonian has 5 sites"):
         Sweep(Ising(5), 2).init(jax.random.key(0), random_network(4))
+
+
+def test_projections_without_environments_are_swept_by_forward_passes():
+    """Translations by part of a token put a flip into other tokens of the images."""
+    model = SpinFlip(Translations(random_network(8, token_size=2, depth=1)))
+    assert not has_environments(model) and len(proposals(model)) == 8
+    sweep = Sweep(Ising(8), 2)
+    state, info = eqx.filter_jit(sweep.sample)(
+        jax.random.key(1), model, sweep.init(jax.random.key(0), model)
+    )
+    assert set(np.unique(state.spins)) <= {-1, 1} and state.spins.shape == (2, 8)
+    assert np.all(np.asarray(info.acceptance) > 0)

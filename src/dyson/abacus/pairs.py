@@ -17,9 +17,8 @@ from jaxtyping import Array, Bool, Inexact, Int, Int8
 from dyson import environments as env
 from dyson.abacus import surroundings
 from dyson.abacus.partition import Partition, partition_of
-from dyson.abacus.surroundings import Sides
+from dyson.abacus.surroundings import OfWindows, Sides, Windows
 from dyson.networks import DysonNet
-from dyson.networks.blocks import Stream
 
 # Tokens of a core at least: windows are short, the table of segments is long.
 SHORTEST = 8
@@ -37,7 +36,7 @@ class Tables(eqx.Module):
     other: tuple[env.Transfer, ...]
 
 
-class Pairs(eqx.Module):
+class Pairs(OfWindows):
     """The cache of one reference configuration.
 
     before: all to the left of every window, without and with the head of the first piece taken
@@ -45,12 +44,7 @@ class Pairs(eqx.Module):
     ranges: the table, by level and core; its last entry is no segment.
     """
 
-    spins: Int8[Array, " n_sites"]
-    theta: Inexact[Array, " hidden"]
-    log_psi: Inexact[Array, ""]
-    patterns: Int[Array, "window count"]
-    tokens: env.LocalFeatures
-    mixed: tuple[Stream, ...]
+    windows: Windows
     before: env.Segment
     behind: env.Segment
     ranges: env.Segment
@@ -83,7 +77,7 @@ def pairs_of(model: DysonNet, spins: Int8[Array, " n_sites"], tables: Tables) ->
     sides = surroundings.sides_of(tables.around, windows.tokens.sites)
     nothing = env.no_segment(tables.around.medium, 1)
     before = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), sides.before, sides.beheaded)
-    return Pairs(*windows, before, sides.behind, _ranges(sides, nothing))
+    return Pairs(windows, before, sides.behind, _ranges(sides, nothing))
 
 
 def _ranges(sides: Sides, nothing: env.Segment) -> env.Segment:
@@ -221,11 +215,11 @@ def _stretch(
         exists &= (position >= 0) & (position < parts.n_tokens)
     index = jnp.minimum(slot, parts.window - 1) * parts.count + which
     take = lambda x: jnp.where(exists, x.reshape(*x.shape[:-2], -1)[..., index], 0)[..., None]  # noqa: E731
-    tokens, mixed = jax.tree.map(take, (cache.tokens, cache.mixed))
+    tokens, mixed = jax.tree.map(take, (cache.windows.tokens, cache.windows.mixed))
     cores = jnp.arange(n_slots - 2 * half, dtype=targets.dtype)
     hits = cores[:, None] == targets
     masks = jnp.bitwise_xor.reduce(jnp.where(hits, flips, 0), axis=1)
-    patterns = take(cache.patterns)[half : n_slots - half] ^ masks[:, None]
+    patterns = take(cache.windows.patterns)[half : n_slots - half] ^ masks[:, None]
     after = env.flipped(model, tables.around.medium, tokens, patterns, exists[:, None])
     # nothing changes far from a flip but by rounding
     apart = jnp.abs(jnp.arange(n_slots, dtype=targets.dtype)[:, None] - half - targets)

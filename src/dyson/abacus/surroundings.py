@@ -58,8 +58,8 @@ def tables_of(model: DysonNet, parts: Partition) -> Tables:
     )
 
 
-class Surroundings(eqx.Module):
-    """The cache of one reference configuration; the last axis of activations is the window.
+class Windows(eqx.Module):
+    """One reference configuration, cut into windows; the last axis of activations is the window.
 
     mixed: per layer W_out y of the tokens of every window.
     """
@@ -70,18 +70,31 @@ class Surroundings(eqx.Module):
     patterns: Int[Array, "window count"]
     tokens: env.LocalFeatures
     mixed: tuple[Stream, ...]
+
+
+class OfWindows(eqx.Module):
+    """A cache that is made of the windows of its reference, and of more."""
+
+    windows: eqx.AbstractVar[Windows]
+
+    @property
+    def spins(self) -> Int8[Array, " n_sites"]:
+        return self.windows.spins
+
+    @property
+    def theta(self) -> Inexact[Array, " hidden"]:
+        return self.windows.theta
+
+    @property
+    def log_psi(self) -> Inexact[Array, ""]:
+        return self.windows.log_psi
+
+
+class Surroundings(OfWindows):
+    """The cache of one reference configuration: windows and all that lies around each."""
+
+    windows: Windows
     exterior: env.Exterior
-
-
-class Windows(NamedTuple):
-    """What a cache knows of the windows of its reference: the first fields of it."""
-
-    spins: Int8[Array, " n_sites"]
-    theta: Inexact[Array, " hidden"]
-    log_psi: Inexact[Array, ""]
-    patterns: Int[Array, "window count"]
-    tokens: env.LocalFeatures
-    mixed: tuple[Stream, ...]
 
 
 class Pieces(NamedTuple):
@@ -101,7 +114,7 @@ def surroundings_of(
     with more layers O(waves^3) per window for each triple of them.
     """
     windows = windows_of(model, spins, tables)
-    return Surroundings(*windows, exteriors(tables, windows.tokens.sites))
+    return Surroundings(windows, exteriors(tables, windows.tokens.sites))
 
 
 def windows_of(model: DysonNet, spins: Int8[Array, " n_sites"], tables: Tables) -> Windows:
@@ -253,9 +266,9 @@ def every_flip(
         take = lambda tree, axis: jax.tree.map(  # noqa: E731
             lambda x: jnp.take(x, which, axis=axis), tree
         )
-        tokens, mixed = take(cache.tokens, -1), take(cache.mixed, -1)
+        tokens, mixed = take(cache.windows.tokens, -1), take(cache.windows.mixed, -1)
         exterior = take(cache.exterior, 0)
-        core_patterns = take(cache.patterns, -1)[parts.half : parts.half + core]
+        core_patterns = take(cache.windows.patterns, -1)[parts.half : parts.half + core]
         before = jax.tree.map(seen, tokens)
         exists = None
         if not parts.periodic:
@@ -304,10 +317,10 @@ def one_move(
     take = lambda tree, axis: jax.tree.map(  # noqa: E731
         lambda x: jax.lax.dynamic_slice_in_dim(x, which, 1, axis), tree
     )
-    tokens, mixed = (take(tree, -1) for tree in (cache.tokens, cache.mixed))
+    tokens, mixed = (take(tree, -1) for tree in (cache.windows.tokens, cache.windows.mixed))
     mixed = tuple(mixed)
     exterior = take(cache.exterior, 0)
-    patterns = jax.lax.dynamic_slice_in_dim(cache.patterns, which, 1, 1)
+    patterns = jax.lax.dynamic_slice_in_dim(cache.windows.patterns, which, 1, 1)
     position = base - parts.half
     move = env.move_within(
         model, tables.medium, tokens, patterns, slot, masks[:, None], position

@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Int8
 
 from dyson.hamiltonians.couplings import check_finite, checked_size
-from dyson.hamiltonians.terms import Hamiltonian
+from dyson.hamiltonians.terms import Exchanges
 
 
 @final
-class J1J2(Hamiltonian):
+class J1J2(Exchanges):
     r"""J₁-J₂ chain
 
         H = J₁ Σ_i S_i·S_{i+1} + J₂ Σ_i S_i·S_{i+2},      S = σ/2,
@@ -34,15 +34,11 @@ class J1J2(Hamiltonian):
     **Cost** per configuration: O(n) for the diagonal and for the at most 2n exchanges of a row.
     """
 
-    flips_each_site: ClassVar[bool] = False
-    conserves_magnetisation: ClassVar[bool] = True
     reach: ClassVar[int] = 2
 
     pairs: Int[Array, "bonds 2"]
-    """The coupled sites, every pair once."""
     couplings: Float[Array, " bonds"]
     signs: Float[Array, " bonds"]
-    """-1 where the rotation changes the sign of the exchange."""
     n_sites: int = eqx.field(static=True)
     periodic: bool = eqx.field(static=True)
     spin_flip_symmetric: bool = eqx.field(static=True)
@@ -76,26 +72,10 @@ class J1J2(Hamiltonian):
 
     def diagonal(self, spins: Int8[Array, " n"]) -> Float[Array, ""]:
         """¼ Σ J_ij σ_i σ_j over all pairs."""
-        aligned = jnp.prod(self._ends(spins), axis=1).astype(self.couplings.dtype)
-        return 0.25 * jnp.sum(self.couplings * aligned)
+        return self.bonds(spins)
 
     def connected(
         self, spins: Int8[Array, " n"]
     ) -> tuple[Int[Array, "bonds 2"], Float[Array, " bonds"]]:
         """The exchange of every pair: ±J_ij/2 for opposite spins, zero for equal ones."""
-        ends = self._ends(spins)
-        opposite = ends[:, 0] != ends[:, 1]
-        return self.pairs, jnp.where(opposite, 0.5 * self.signs * self.couplings, 0)
-
-    @property
-    def trace_per_dimension(self) -> Float[Array, ""]:
-        """Zero: every term is a product of Pauli matrices."""
-        return jnp.zeros((), self.couplings.dtype)
-
-    def _ends(self, spins: Int8[Array, " n"]) -> Int8[Array, "bonds 2"]:
-        if spins.shape != (self.n_sites,):
-            raise ValueError(
-                f"expected one configuration of shape ({self.n_sites},), got {spins.shape}; "
-                "use jax.vmap for a batch"
-            )
-        return spins[self.pairs]
+        return self.pairs, self.exchanges(spins)

@@ -1,8 +1,10 @@
 """What every Hamiltonian provides, written for one configuration; batch with `jax.vmap`."""
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Int8
 
 
@@ -49,3 +51,41 @@ class Hamiltonian(eqx.Module):
     @abc.abstractmethod
     def trace_per_dimension(self) -> Float[Array, ""]:
         """Tr H / 2^n: the energy of the infinite-temperature state, subtracted in a V-score."""
+
+
+class Exchanges(Hamiltonian):
+    """Terms that exchange the spins of coupled pairs: they conserve the magnetisation and do not
+    tell up from down."""
+
+    flips_each_site: ClassVar[bool] = False
+    conserves_magnetisation: ClassVar[bool] = True
+
+    pairs: eqx.AbstractVar[Int[Array, "bonds 2"]]
+    """The coupled sites, every pair once."""
+    couplings: eqx.AbstractVar[Float[Array, " bonds"]]
+    signs: eqx.AbstractVar[Float[Array, " bonds"]]
+    """-1 where a rotation of the basis changes the sign of the exchange."""
+
+    def ends(self, spins: Int8[Array, " n"]) -> Int8[Array, "bonds 2"]:
+        """The two spins of every pair; `ValueError` for anything but one configuration."""
+        if spins.shape != (self.n_sites,):
+            raise ValueError(
+                f"expected one configuration of shape ({self.n_sites},), got {spins.shape}; "
+                "use jax.vmap for a batch"
+            )
+        return spins[self.pairs]
+
+    def bonds(self, spins: Int8[Array, " n"]) -> Float[Array, ""]:
+        """¼ Σ J_ij σ_i σ_j over all pairs."""
+        aligned = jnp.prod(self.ends(spins), axis=1).astype(self.couplings.dtype)
+        return 0.25 * jnp.sum(self.couplings * aligned)
+
+    def exchanges(self, spins: Int8[Array, " n"]) -> Float[Array, " bonds"]:
+        """±J_ij/2 for opposite spins, zero for equal ones."""
+        ends = self.ends(spins)
+        return jnp.where(ends[:, 0] != ends[:, 1], 0.5 * self.signs * self.couplings, 0)
+
+    @property
+    def trace_per_dimension(self) -> Float[Array, ""]:
+        """Zero: every term is a product of Pauli matrices."""
+        return jnp.zeros((), self.couplings.dtype)

@@ -1,7 +1,7 @@
 """The XXZ chain, nearest-neighbour or with power-law couplings: XY, Heisenberg, dipolar."""
 
 import math
-from typing import ClassVar, final
+from typing import final
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Int8
 
 from dyson.hamiltonians.couplings import check_finite, checked_size, power_law_couplings
-from dyson.hamiltonians.terms import Hamiltonian
+from dyson.hamiltonians.terms import Exchanges
 
 
 @final
-class XXZ(Hamiltonian):
+class XXZ(Exchanges):
     r"""XXZ chain
 
         H = (J/Ñ) Σ_{i<j} (Sˣ_i Sˣ_j + Sʸ_i Sʸ_j + Δ Sᶻ_i Sᶻ_j) / r_ij^α,      S = σ/2,
@@ -34,14 +34,10 @@ class XXZ(Hamiltonian):
     neighbours and n²/4 for power laws, each one ratio in O(1) by ``dyson.Abacus(span=None)``.
     """
 
-    flips_each_site: ClassVar[bool] = False
-    conserves_magnetisation: ClassVar[bool] = True
 
     pairs: Int[Array, "bonds 2"]
-    """The coupled sites, every pair once."""
     couplings: Float[Array, " bonds"]
     signs: Float[Array, " bonds"]
-    """-1 where the rotation changes the sign of the exchange."""
     anisotropy: Float[Array, ""]
     n_sites: int = eqx.field(static=True)
     reach: int = eqx.field(static=True)
@@ -80,8 +76,7 @@ class XXZ(Hamiltonian):
 
     def diagonal(self, spins: Int8[Array, " n"]) -> Float[Array, ""]:
         """¼ Δ Σ J_ij σ_i σ_j over all pairs."""
-        aligned = jnp.prod(self._ends(spins), axis=1).astype(self.couplings.dtype)
-        return 0.25 * self.anisotropy * jnp.sum(self.couplings * aligned)
+        return self.anisotropy * self.bonds(spins)
 
     def connected(
         self, spins: Int8[Array, " n"]
@@ -90,24 +85,8 @@ class XXZ(Hamiltonian):
 
         At most n²/4 pairs have opposite spins, so where more are coupled, that many are returned.
         """
-        ends = self._ends(spins)
-        opposite = ends[:, 0] != ends[:, 1]
-        elements = jnp.where(opposite, 0.5 * self.signs * self.couplings, 0)
-        most = self.n_sites**2 // 4
+        elements, most = self.exchanges(spins), self.n_sites**2 // 4
         if self.pairs.shape[0] <= most:
             return self.pairs, elements
-        first = jnp.argsort(~opposite, stable=True)[:most]
+        first = jnp.argsort(elements == 0, stable=True)[:most]
         return self.pairs[first], elements[first]
-
-    @property
-    def trace_per_dimension(self) -> Float[Array, ""]:
-        """Zero: every term is a product of Pauli matrices."""
-        return jnp.zeros((), self.couplings.dtype)
-
-    def _ends(self, spins: Int8[Array, " n"]) -> Int8[Array, "bonds 2"]:
-        if spins.shape != (self.n_sites,):
-            raise ValueError(
-                f"expected one configuration of shape ({self.n_sites},), got {spins.shape}; "
-                "use jax.vmap for a batch"
-            )
-        return spins[self.pairs]
