@@ -131,7 +131,8 @@ class ByLinks(Route):
     ) -> Inexact[Array, "n_tokens hidden"]:
         patterns = model.patterns(reference.spins)
         phi, h = _embedding_change(model, patterns, patterns ^ bit.astype(patterns.dtype))
-        change = scatter(model, reference, EveryToken(chain_of(model)), {0: phi}, {0: h})
+        view = EveryToken(chain_of(model), half_window(model))
+        change = scatter(model, reference, view, {0: phi}, {0: h})
         return jax.vmap(model.head.combine, in_axes=-1)(change)
 
     def numbers_per_token(self, model: DysonNet) -> int:

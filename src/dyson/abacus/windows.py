@@ -90,12 +90,17 @@ class OneMove(eqx.Module):
 
 
 class EveryToken(eqx.Module):
-    """The same, with every token as the base: offsets are rotations of the arrays."""
+    """The same, with every token as the base: offsets are rotations of the arrays, up to
+    ``margin`` tokens."""
 
     chain: Chain
+    margin: int = eqx.field(static=True)
 
     def at(self, x: Array, offset: int) -> Array:
-        return jnp.roll(x, -offset, axis=-1)
+        # one framed copy serves all offsets: its slices are read where they are used
+        framed = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(self.margin, self.margin)], mode="wrap")
+        start = self.margin + offset
+        return framed[..., start : start + x.shape[-1]]
 
     def exists(self, offset: int) -> Array:
         tokens = jnp.arange(self.chain.n_tokens) + offset
@@ -103,8 +108,7 @@ class EveryToken(eqx.Module):
 
     def contract(self, link: Array, row: int, vector: Array) -> Array:
         # Rotating the vector to the link's token moves less memory than rotating the link.
-        product = contract(link, jnp.roll(vector, row, axis=-1))
-        return jnp.roll(product, -row, axis=-1)
+        return self.at(contract(link, self.at(vector, -row)), row)
 
     def through(self, links: Sequence[Array], pairs: Pairs, source: dict[int, Array]) -> dict:
         """Links times sources at every target, offset by offset, so that each link is read once.
@@ -114,11 +118,12 @@ class EveryToken(eqx.Module):
         """
         received: dict[int, Array] = {}
         if len(links) <= WRITTEN_OUT:
+            # at the token of the link; shifted to that of the move when all is added up
             for link, members in zip(links, pairs, strict=True):
                 for i, j in members:
-                    product = self.contract(link, i, source[j])
+                    product = contract(link, self.at(source[j], -i))
                     received[i] = received[i] + product if i in received else product
-            return received
+            return {i: self.at(total, i) for i, total in received.items()}
         targets = sorted({i for members in pairs for i, _ in members})
         absent = jnp.zeros_like(next(iter(source.values())))
         vectors = []
