@@ -76,6 +76,8 @@ def typewriter_scaling(
         left.plot(sizes, values, marker="o", markersize=4, label=f"J = {coupling:g}")
     left.set_xscale("log")
     left.set_yscale("log")
+    left.set_xticks(sizes, list(map(str, sizes)))
+    left.set_xticks([], minor=True)
     left.set_xlabel("N")
     left.set_ylabel("accepted flips per refresh")
     left.legend(fontsize="small")

@@ -52,7 +52,7 @@ def check_chains(model, distances=()):
 
 
 CHAINS = [
-    (40, False, {"depth": 2}),
+    (64, False, {"depth": 2}),
     (13, False, {"depth": 2, "periodic": False, "modes": 1}),
     (12, True, {"depth": 2, "mixer": "real"}),
     (12, True, {"depth": 1, "periodic": False, "complex_head": True}),

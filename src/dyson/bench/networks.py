@@ -41,25 +41,25 @@ def _sample(
     return sweep.sample(jax.random.key(4), model, state)
 
 
-def strongly_correlated(subject: Subject, *, acceptance: float) -> Subject:
-    """Amplitudes as far apart as allows every chain this ``acceptance``, in steps of sqrt(2)."""
-    hamiltonian, model, spins = subject
-    assert isinstance(model, DysonNet)
+def largest_ratio(subject: Subject, *, acceptance: float) -> float:
+    """How far apart amplitudes may be, as ``size`` of :func:`with_ratios`, if every chain is to
+    accept this fraction of flips; in steps of sqrt(2)."""
     size = 4.0
-    while True:
-        scaled = Subject(hamiltonian, with_ratios(model, size), spins)
-        if settled(scaled)[1] >= acceptance:
-            return scaled
+    while settled(with_ratios(subject, size))[1] < acceptance:
         size /= 2**0.5
+    return size
 
 
-def with_ratios(model: DysonNet, size: float) -> DysonNet:
-    """A network whose log psi changes by ``size`` under a flip, root mean square over random spins.
+def with_ratios(subject: Subject, size: float) -> Subject:
+    """The network scaled so that a flip changes log psi by ``size``, root mean square over random
+    spins.
 
-    The head works where log cosh is linear, so that log psi is a sum of local terms with
-    exponential tails: in one dimension such a state has no phases in which chains of one network
-    could settle differently.
+    The head works where log cosh is linear, so that log psi is a sum of local terms with the tails
+    of the mixers.  If these are short there are, in one dimension, no phases in which chains of one
+    network could settle differently.
     """
+    model = subject.model
+    assert isinstance(model, DysonNet)
     spins = random_spins(jax.random.key(2), (64, model.n_sites))
     sites = jax.random.randint(jax.random.key(3), (64, 1), 0, model.n_sites)
     theta = lambda s: model.theta(s) - model.head.bias  # noqa: E731
@@ -70,6 +70,5 @@ def with_ratios(model: DysonNet, size: float) -> DysonNet:
     scale = size / jnp.sqrt(jnp.mean(changes**2))
     # far more than theta ever reaches: the largest of random spins grows like sqrt(n_sites)
     bias = jnp.full_like(model.head.bias, 3 * scale * jnp.max(jnp.abs(before)))
-    return eqx.tree_at(
-        lambda m: (m.head.weight, m.head.bias), model, (scale * model.head.weight, bias)
-    )
+    head = lambda m: (m.head.weight, m.head.bias)  # noqa: E731
+    return subject._replace(model=eqx.tree_at(head, model, (scale * model.head.weight, bias)))

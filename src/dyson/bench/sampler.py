@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dyson import DysonNet, Ising, Metropolis, Sampler, Sweep, Typewriter
-from dyson.bench.networks import Subject, settled, strongly_correlated
+from dyson.bench.networks import Subject, largest_ratio, settled, with_ratios
 from dyson.bench.options import checked_sizes
 from dyson.bench.timing import compiled_in, fastest_run, use_one_core
 from dyson.networks import Network
@@ -72,10 +72,10 @@ def random_subject(
     model = DysonNet(
         n_sites, mixer=mixer, periodic=periodic, dtype=jnp.float32, key=jax.random.key(0)  # pyright: ignore[reportArgumentType]
     )
-    subject = Subject(
-        hamiltonian, model, random_spins(jax.random.key(1), (chains, n_sites))
-    )
-    return strongly_correlated(subject, acceptance=ACCEPTED) if correlated else subject
+    subject = Subject(hamiltonian, model, random_spins(jax.random.key(1), (chains, n_sites)))
+    if not correlated:
+        return subject
+    return with_ratios(subject, largest_ratio(subject, acceptance=ACCEPTED))
 
 
 def trained_subject(directory: Path, chains: int) -> Subject:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dyson import VMC, DysonNet, Ising, SpinFlip, Sweep, Typewriter, spring
-from dyson.bench.networks import Subject, settled, strongly_correlated
+from dyson.bench.networks import Subject, largest_ratio, settled, with_ratios
 from dyson.bench.options import checked_numbers, checked_sizes
 from dyson.checkpoint import atomic_write
 from dyson.mixers.diagonal import SLOWEST
@@ -46,8 +46,9 @@ class Throughput(NamedTuple):
     mismatch: float
 
 
-def measured(hamiltonian: Ising, model: Network, spins: jax.Array, interval: int) -> Throughput:
+def measured(subject: Subject, interval: int) -> Throughput:
     """Follow the chains from the given configurations."""
+    hamiltonian, model, spins = subject
     sampler = Typewriter(hamiltonian, CHAINS, interval=interval, chains_at_once=CHAINS)
     info = _follow(sampler, model, spins)
     accepted = jnp.sum(info.throughput * info.refreshes) / jnp.sum(info.refreshes)
@@ -65,7 +66,7 @@ def _follow(sampler: Typewriter, model: Network, spins: jax.Array) -> Typewriter
     return jax.tree.map(lambda x: x[SETTLE:].astype(float), info)
 
 
-def trained(hamiltonian: Ising, steps: int) -> tuple[Network, jax.Array]:
+def trained(hamiltonian: Ising, steps: int) -> Subject:
     """A small network after some steps of natural gradient, and its configurations."""
     n_sites = hamiltonian.n_sites
     model = SpinFlip(
@@ -78,10 +79,10 @@ def trained(hamiltonian: Ising, steps: int) -> tuple[Network, jax.Array]:
     state = vmc.init(jax.random.key(1), model)
     for _ in range(steps):
         state, _ = vmc.step(state)
-    return state.model, state.sampler.spins[:CHAINS]
+    return Subject(hamiltonian, state.model, state.sampler.spins[:CHAINS])
 
 
-def with_tails(n_sites: int, exponent: float) -> DysonNet:
+def with_tails(n_sites: int, exponent: float) -> Subject:
     """A random network that propagates by 1/r^exponent.
 
     No training: the theory of the best interval assumes nothing but the tails of the kernels.
@@ -103,7 +104,9 @@ def with_tails(n_sites: int, exponent: float) -> DysonNet:
         return eqx.tree_at(lambda m: (m.raw_poles, m.weights), old, new)
 
     mixers = [mixer(block.mixer, sign) for block, sign in zip(model.blocks, signs, strict=True)]
-    return eqx.tree_at(lambda m: [block.mixer for block in m.blocks], model, mixers)
+    model = eqx.tree_at(lambda m: [block.mixer for block in m.blocks], model, mixers)
+    hamiltonian = Ising(n_sites, longitudinal=0.1)  # no global flips
+    return Subject(hamiltonian, model, random_spins(jax.random.key(3), (CHAINS, n_sites)))
 
 
 def _report(console: Console, network: str, rows: list[Throughput]) -> None:
@@ -170,21 +173,19 @@ def command(
             for n_sites in numbers:
                 status.update(f"training and measuring J = {coupling:g} on {n_sites} sites")
                 hamiltonian = Ising(n_sites, coupling=coupling, exponent=exponent, kac=True)
-                model, spins = trained(hamiltonian, steps)
-                row = measured(hamiltonian, model, spins, interval)
+                row = measured(trained(hamiltonian, steps), interval)
                 trained_rows.append({"coupling": coupling} | row._asdict())
                 _report(console, f"J = {coupling:g}", [row])
         best: dict[float, list[float]] = {}
         for decay in decays:
+            # networks of one strength: what the longest chain bears
+            ratio = largest_ratio(with_tails(max(numbers), decay), acceptance=ACCEPTED)
             for n_sites in numbers:
                 status.update(f"best interval for tails of {decay:g} on {n_sites} sites")
-                hamiltonian = Ising(n_sites, longitudinal=0.1)  # no global flips
-                spins = random_spins(jax.random.key(3), (CHAINS, n_sites))
-                subject = Subject(hamiltonian, with_tails(n_sites, decay), spins)
-                subject = strongly_correlated(subject, acceptance=ACCEPTED)
-                spins, model = settled(subject)[0], subject.model
+                subject = with_ratios(with_tails(n_sites, decay), ratio)
+                subject = subject._replace(spins=settled(subject)[0])
                 sensible = [width for width in choices if 2 * width <= n_sites]
-                rows = [measured(hamiltonian, model, spins, width) for width in sensible]
+                rows = [measured(subject, width) for width in sensible]
                 _report(console, f"tails of {decay:g}", rows)
                 tail_rows += [{"tails": decay} | row._asdict() for row in rows]
                 best.setdefault(decay, []).append(best_interval(rows))
