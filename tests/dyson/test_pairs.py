@@ -52,8 +52,7 @@ def check(model, tolerance=1e-10, kind=Pairs):
     "n_sites, options",
     [
         (43, {"depth": 1}),  # a short last core
-        (40, {"depth": 2, "complex_head": True}),  # all cores alike
-        (90, {"depth": 2, "mixer": "real", "token_size": 2, "modes": 1}),
+        (40, {"depth": 2, "modes": 1, "mixer": "real"}),  # all cores alike
         (53, {"depth": 3, "features": 2, "modes": 1, "mixer": "real"}),
     ],
 )

@@ -6,11 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dyson import Abacus, SpinFlip
+from dyson import Abacus
 from dyson import environments as env
 from dyson.abacus import Reference, Surroundings, Whole, surroundings
 from dyson.abacus.partition import partition_of
-from dyson.abacus.propose import ProjectedReference
 from dyson.spins import flip, random_spins
 from random_networks import distance_on_the_circle, random_network
 
@@ -63,15 +62,6 @@ def test_flips_and_moves_of_deep_networks(n_sites, span, options):
     for ours, theirs in zip(found, direct, strict=True):
         assert float(jnp.max(jnp.abs(theirs))) > 1e-3  # the moves do something
         assert distance_on_the_circle(ours, theirs).max() < 1e-10
-
-
-def test_projected_deep_network():
-    model = SpinFlip(random_network(33, depth=3, mixer="real", **SMALL))
-    spins = random_spins(jax.random.key(0), 33)
-    found, direct, cache = both_ways(Abacus(), model, spins, moves_of(33, 1, 1, True))
-    assert isinstance(cache, ProjectedReference) and isinstance(cache.images, Surroundings)
-    for ours, theirs in zip(found, direct, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-10)
 
 
 @pytest.mark.parametrize("n_sites", [1, 2, 5, 20])

@@ -42,21 +42,29 @@ def chain_of(model: DysonNet) -> Chain:
 
 
 class ReferenceTables(eqx.Module):
-    """What all references of a network share: the mixers along the chain, and what the links of
-    two blocks owe to them; no links where there is one block alone."""
+    """What all references of a network share: the mixers along the chain, their kernels at the lags
+    within a window, and what the links of two blocks owe to them; no links where there is one
+    block alone."""
 
     mixers: tuple[Chunks, ...]
+    near: tuple[Float[Array, "features lags"], ...]
     links: LinkTables | None
 
 
 def reference_tables(model: DysonNet, span: int) -> ReferenceTables:
     chain, mixers = chain_of(model), chunks_of(Medium(model))
-    if model.depth == 1:
-        return ReferenceTables(mixers, None)
-    first, second = model.blocks
-    return ReferenceTables(
-        mixers, link_tables(first, second, chain, link_bandwidth(model, span))
+    # from a source to a gate that a move changes; beyond the ends of a chain there are neither
+    longest = span - 1 + (2 * model.depth - 1) * model.blocks[0].reach
+    lags = jnp.minimum(jnp.arange(longest + 1), chain.n_tokens - 1)
+    near = tuple(
+        block.mixer.kernel(lags, chain.n_tokens, periodic=chain.periodic)
+        for block in model.blocks
     )
+    if model.depth == 1:
+        return ReferenceTables(mixers, near, None)
+    first, second = model.blocks
+    links = link_tables(first, second, chain, link_bandwidth(model, span))
+    return ReferenceTables(mixers, near, links)
 
 
 def build_reference(

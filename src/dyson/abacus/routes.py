@@ -123,7 +123,7 @@ class ByLinks(Route):
             phi[o], h[o] = _embedding_change(model, pattern, pattern ^ mask)
             if not chain.periodic:
                 phi[o], h[o] = (jnp.where(view.exists(o), x, 0) for x in (phi[o], h[o]))
-        change = scatter(model, reference, view, phi, h)[..., 0]
+        change = scatter(model, tables, reference, view, phi, h)[..., 0]
         return model.head.combine(jnp.where(fits, change, jnp.nan))
 
     def flips_of(
@@ -132,7 +132,7 @@ class ByLinks(Route):
         patterns = model.patterns(reference.spins)
         phi, h = _embedding_change(model, patterns, patterns ^ bit.astype(patterns.dtype))
         view = EveryToken(chain_of(model), half_window(model))
-        change = scatter(model, reference, view, {0: phi}, {0: h})
+        change = scatter(model, tables, reference, view, {0: phi}, {0: h})
         return jax.vmap(model.head.combine, in_axes=-1)(change)
 
     def numbers_per_token(self, model: DysonNet) -> int:

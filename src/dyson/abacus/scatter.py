@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from dyson.abacus.reference import Layer, Reference, chain_of
+from dyson.abacus.reference import Layer, Reference, ReferenceTables, chain_of
 from dyson.abacus.windows import Chain, View
 from dyson.networks import Block, DysonNet
 
@@ -26,7 +26,12 @@ Change = dict[int, Array]
 
 
 def scatter(
-    model: DysonNet, reference: Reference, view: View, phi: Change, h: Change
+    model: DysonNet,
+    tables: ReferenceTables,
+    reference: Reference,
+    view: View,
+    phi: Change,
+    h: Change,
 ) -> Array:
     """Change of theta, (parts, hidden, tokens of the view), for new embeddings on the window.
 
@@ -37,7 +42,7 @@ def scatter(
     for index, (block, layer) in enumerate(zip(model.blocks, reference.layers, strict=True)):
         gates, emitted = _local_changes(block, layer, chain, view, phi)
         sources.append(_add(emitted, {o: block.mix_scattered @ s for o, s in local.items()}))
-        received = _propagate(block, chain, tuple(gates), sources[index])
+        received = _propagate(tables.near[index], chain, tuple(gates), sources[index])
         if index:
             assert reference.links is not None
             linked = _through_links(reference.links, chain, view, tuple(gates), sources[0])
@@ -93,15 +98,11 @@ def _side_by_side(block: Block, phi: Change) -> tuple[Change, Change]:
     )
 
 
-def _propagate(block: Block, chain: Chain, targets: tuple[int, ...], source: Change) -> Change:
+def _propagate(kernel: Array, chain: Chain, targets: tuple[int, ...], source: Change) -> Change:
     """``G v`` between offsets of the window: the kernel at a few short lags."""
-    lags = {(i, j): abs(chain.offset(i - j)) for i in targets for j in source}
-    longest = max(lags.values())
-    kernel = block.mixer.kernel(
-        jnp.arange(longest + 1), chain.n_tokens, periodic=chain.periodic
-    )
+    lag = lambda i, j: abs(chain.offset(i - j))  # noqa: E731
     return {
-        i: _total([kernel[:, lags[i, j], None] * v for j, v in source.items()]) for i in targets
+        i: _total([kernel[:, lag(i, j), None] * v for j, v in source.items()]) for i in targets
     }
 
 
