@@ -1,7 +1,7 @@
 """Theorem 1 over depth, mixer, boundary, tokens, kernel, head, moves and projection.
 
-The product of all these has some thousand cases, many hours of compilation.  Here is a set in which every
-pair of values of any two of them occurs together; `--more-cases N` adds N random ones.
+The product of all these has some thousand cases, many hours of compilation.  Here is a set in which
+every pair of values of any two of them occurs together; `--more-cases N` adds N random ones.
 """
 
 import itertools
