@@ -1,6 +1,7 @@
 """The ways to evaluate local updates of a DysonNet, one class each, and which one serves when."""
 
 import abc
+from collections.abc import Callable
 from typing import Any, final
 
 import equinox as eqx
@@ -26,6 +27,9 @@ from dyson.abacus.windows import EveryToken, OneMove
 from dyson.environments import half_window
 from dyson.networks import DysonNet
 from dyson.spins import flip
+
+# Moves side by side where the flips of all sites are evaluated one by one.
+FLIPS_AT_ONCE = 64
 
 
 class Route(eqx.Module):
@@ -60,19 +64,22 @@ class Route(eqx.Module):
     def changes(
         self, model: DysonNet, tables: Any, reference: Any
     ) -> Inexact[Array, "n_sites hidden"]:
-        """Of the flips of all sites: all tokens side by side, the spins of a token in turn."""
-        bits = 2 ** jnp.arange(model.token_size - 1, -1, -1, dtype=jnp.int32)
-        of_bit = lambda bit: self.flips_of(model, tables, reference, bit)  # noqa: E731
-        if model.token_size == 1:
-            return of_bit(bits[0])
-        by_bit = jax.lax.map(of_bit, bits)
-        return jnp.swapaxes(by_bit, 0, 1).reshape(-1, by_bit.shape[-1])
+        """Of the flips of all sites; one by one where a route has nothing better."""
+        sites = jnp.arange(model.n_sites, dtype=jnp.int32)
+        one = lambda site: self.change(model, tables, reference, site[None])  # noqa: E731
+        return jax.lax.map(one, sites, batch_size=min(FLIPS_AT_ONCE, model.n_sites))
 
-    @abc.abstractmethod
-    def flips_of(
-        self, model: DysonNet, tables: Any, reference: Any, bit: Int[Array, ""]
-    ) -> Inexact[Array, "n_tokens hidden"]:
-        """Of the flips of one spin of every token, given as a bit of the pattern of a token."""
+
+def _of_all_tokens(
+    model: DysonNet, flips_of: Callable[[Int[Array, ""]], Inexact[Array, "n_tokens hidden"]]
+) -> Inexact[Array, "n_sites hidden"]:
+    """Flips of all sites from those of one spin of every token, given as a bit of the pattern of a
+    token: all tokens side by side, their spins in turn."""
+    bits = 2 ** jnp.arange(model.token_size - 1, -1, -1, dtype=jnp.int32)
+    if model.token_size == 1:
+        return flips_of(bits[0])
+    by_bit = jax.lax.map(flips_of, bits)
+    return jnp.swapaxes(by_bit, 0, 1).reshape(-1, by_bit.shape[-1])
 
 
 def route_of(model: DysonNet, span: int | None) -> Route:
@@ -126,14 +133,18 @@ class ByLinks(Route):
         change = scatter(model, tables, reference, view, phi, h)[..., 0]
         return model.head.combine(jnp.where(fits, change, jnp.nan))
 
-    def flips_of(
-        self, model: DysonNet, tables: ReferenceTables, reference: Reference, bit: Array
-    ) -> Inexact[Array, "n_tokens hidden"]:
+    def changes(
+        self, model: DysonNet, tables: ReferenceTables, reference: Reference
+    ) -> Inexact[Array, "n_sites hidden"]:
         patterns = model.patterns(reference.spins)
-        phi, h = _embedding_change(model, patterns, patterns ^ bit.astype(patterns.dtype))
         view = EveryToken(chain_of(model), half_window(model))
-        change = scatter(model, tables, reference, view, {0: phi}, {0: h})
-        return jax.vmap(model.head.combine, in_axes=-1)(change)
+
+        def flips_of(bit: Int[Array, ""]) -> Inexact[Array, "n_tokens hidden"]:
+            phi, h = _embedding_change(model, patterns, patterns ^ bit.astype(patterns.dtype))
+            change = scatter(model, tables, reference, view, {0: phi}, {0: h})
+            return jax.vmap(model.head.combine, in_axes=-1)(change)
+
+        return _of_all_tokens(model, flips_of)
 
     def numbers_per_token(self, model: DysonNet) -> int:
         features, numbers = model.features, _activations(model)
@@ -178,12 +189,14 @@ class ByWindows(Route):
         change = surroundings.one_move(model, tables, reference, base, masks)
         return model.head.combine(jnp.where(fits, change, jnp.nan))
 
-    def flips_of(
-        self, model: DysonNet, tables: surroundings.Tables, reference: Surroundings, bit: Array
-    ) -> Inexact[Array, "n_tokens hidden"]:
-        return jax.vmap(model.head.combine)(
-            surroundings.every_flip(model, tables, reference, bit)
-        )
+    def changes(
+        self, model: DysonNet, tables: surroundings.Tables, reference: Surroundings
+    ) -> Inexact[Array, "n_sites hidden"]:
+        def flips_of(bit: Int[Array, ""]) -> Inexact[Array, "n_tokens hidden"]:
+            flips = surroundings.every_flip(model, tables, reference, bit)
+            return jax.vmap(model.head.combine)(flips)
+
+        return _of_all_tokens(model, flips_of)
 
     def numbers_per_token(self, model: DysonNet) -> int:
         # about eight segments per window, in the making or kept
@@ -216,14 +229,6 @@ class ByTwoWindows(Route):
     ) -> Inexact[Array, " hidden"]:
         _check_pair(sites)
         return model.head.combine(pairs.pair_change(model, tables, reference, sites))
-
-    def flips_of(
-        self, model: DysonNet, tables: pairs.Tables, reference: Pairs, bit: Array
-    ) -> Inexact[Array, "n_tokens hidden"]:
-        spin = model.token_size - 1 - (31 - jax.lax.clz(bit))
-        sites = jnp.arange(model.n_tokens, dtype=jnp.int32) * model.token_size + spin
-        one = lambda site: self.change(model, tables, reference, site[None])  # noqa: E731
-        return jax.lax.map(one, sites, batch_size=min(64, model.n_tokens))
 
     def numbers_per_token(self, model: DysonNet) -> int:
         levels = 4 + self.parts.count.bit_length()
@@ -268,14 +273,6 @@ class ByForwardPass(Route):
             return change
         fits, _ = _place(model, self.span, sites)
         return jnp.where(fits, change, jnp.nan)
-
-    def flips_of(
-        self, model: DysonNet, tables: None, reference: Whole, bit: Array
-    ) -> Inexact[Array, "n_tokens hidden"]:
-        spin = model.token_size - 1 - (31 - jax.lax.clz(bit))
-        sites = jnp.arange(model.n_tokens, dtype=jnp.int32) * model.token_size + spin
-        one = lambda site: model.theta(flip(reference.spins, site[None]))  # noqa: E731
-        return jax.vmap(one)(sites) - reference.theta
 
     def numbers_per_token(self, model: DysonNet) -> int:
         return model.n_sites * _activations(model)
