@@ -7,7 +7,7 @@ from jaxtyping import Array, Inexact, Int8
 
 from dyson.abacus import Abacus
 from dyson.hamiltonians import Hamiltonian
-from dyson.networks import Network, unprojected
+from dyson.networks import Network
 from dyson.updates import LocalUpdates, Recompute
 
 # Working memory for one chunk of samples.  A processor gains nothing from more than its caches
@@ -19,7 +19,7 @@ MEMORY_BUDGET = {"cpu": 4 * 2**20, "gpu": 4 * 2**30, "tpu": 4 * 2**30}
 MOVES_AT_ONCE = 32
 
 
-# Neighbouring tokens up to which moves are evaluated in one window.
+# Neighbouring sites up to which moves are evaluated in one window.
 LONGEST_SPAN = 4
 
 
@@ -28,8 +28,7 @@ def fastest_updates(model: Network, reach: int = 0) -> LocalUpdates:
     that flip sites up to ``reach`` apart."""
     if not Abacus.supports(model):
         return Recompute()
-    span = 1 + -(-reach // getattr(unprojected(model), "token_size", 1))
-    updates = Abacus(span=span if span <= LONGEST_SPAN else None)
+    updates = Abacus(span=1 + reach if reach < LONGEST_SPAN else None)
     return updates if updates.pays(model) else Recompute()
 
 

@@ -75,18 +75,18 @@ def test_waves_that_hardly_decay(mixer):
 @pytest.mark.parametrize("token_size", [1, 2])
 def test_several_flips_inside_a_span(token_size, periodic):
     """Any set of flips in neighbouring tokens, around the origin of a ring too."""
-    n_sites, span = 12, 3
+    n_sites, tokens = 12, 3
     model = random_network(n_sites, token_size=token_size, periodic=periodic)
     spins = random_spins(jax.random.key(3), n_sites)
     rng = np.random.default_rng(0)
     n_tokens = n_sites // token_size
     moves = []
-    for base in range(n_tokens if periodic else n_tokens - span + 1):
-        inside = (base * token_size + np.arange(span * token_size)) % n_sites
+    for base in range(n_tokens if periodic else n_tokens - tokens + 1):
+        inside = (base * token_size + np.arange(tokens * token_size)) % n_sites
         chosen = rng.choice(inside, size=rng.integers(1, 4), replace=False)
         moves.append(np.pad(chosen, (0, 3 - len(chosen)), constant_values=-1))
     _, ratios, direct = every_way(
-        Abacus(span=span), model, spins, jnp.asarray(np.array(moves), jnp.int32)
+        Abacus(span=tokens * token_size), model, spins, jnp.asarray(np.array(moves), jnp.int32)
     )
     np.testing.assert_allclose(ratios, direct, atol=1e-10)
 

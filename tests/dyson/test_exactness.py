@@ -17,7 +17,7 @@ from dyson import Abacus, SpinFlip, Translations
 from dyson.spins import flip, random_spins
 from random_networks import distance_on_the_circle, random_network
 
-# No span: pairs at any distance.
+# Sites of a move; no span: pairs at any distance.
 FACTORS = {
     "depth": [1, 2, 3, 4, 6],
     "mixer": ["s4d", "s4", "real", "power_law"],
@@ -48,15 +48,15 @@ def pytest_generate_tests(metafunc):
 
 def moves_of(case, n_sites, rng):
     """Sets of flips that fit, around the whole chain; pairs at every distance."""
-    size, span = case["token_size"], case["span"]
+    span = case["span"]
     if span is None:
         near = [(i, i + 1) for i in range(0, n_sites - 1, 5)]
         far = [(rng.integers(n_sites - d), d) for d in range(1, n_sites, 1 + n_sites // 60)]
         moves = near + [(i, i + d) for i, d in far] + [(n_sites - 1, 0), (3, -1)]
         return jnp.asarray(np.array(moves), jnp.int32)
     moves = []
-    for base in range(0, n_sites, size * (1 + n_sites // size // 24)):
-        inside = base + np.arange(span * size)
+    for base in range(0, n_sites, 1 + n_sites // 30):  # anywhere in a token
+        inside = base + np.arange(span)
         inside = inside % n_sites if case["periodic"] else inside[inside < n_sites]
         chosen = rng.choice(inside, size=min(len(inside), rng.integers(1, 4)), replace=False)
         moves.append(np.pad(chosen, (0, 3 - len(chosen)), constant_values=-1))

@@ -82,7 +82,7 @@ def test_terms_that_flip_pairs():
 def test_exchanges_by_the_default_updates(n_sites, token_size):
     hamiltonian = J1J2(n_sites, j1=0.9, j2=0.6)
     model = random_network(n_sites, token_size=token_size, depth=1)
-    assert fastest_updates(model, hamiltonian.reach).span == 1 + 2 // token_size
+    assert fastest_updates(model, hamiltonian.reach).span == 3
     spins = random_spins(jax.random.key(3), (5, n_sites))
     expected = from_the_rows(hamiltonian, eqx.filter_jit(model))[np.asarray(spins_to_index(spins))]
     energies = evaluate(hamiltonian, model, spins)

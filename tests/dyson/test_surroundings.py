@@ -29,12 +29,12 @@ def both_ways(updates, model, spins, moves):
     return found, (jax.vmap(direct)(single), jax.vmap(direct)(moves)), cache
 
 
-def moves_of(n_sites, token_size, span, periodic):
-    """Random sets of one to three flips in as many neighbouring tokens as fit, at every base."""
+def moves_of(n_sites, span, periodic):
+    """Random sets of one to three flips among neighbouring sites, from every site on."""
     rng = np.random.default_rng(n_sites)
     moves = []
-    for base in range(0, n_sites, token_size):
-        inside = base + np.arange(span * token_size)
+    for base in range(n_sites):
+        inside = base + np.arange(span)
         inside = inside % n_sites if periodic else inside[inside < n_sites]
         chosen = rng.choice(inside, size=min(len(inside), rng.integers(1, 4)), replace=False)
         moves.append(np.pad(chosen, (0, 3 - len(chosen)), constant_values=-1))
@@ -54,9 +54,8 @@ def moves_of(n_sites, token_size, span, periodic):
 )
 def test_flips_and_moves_of_deep_networks(n_sites, span, options):
     model = random_network(n_sites, seed=3, **(SMALL | options))
-    periodic, size = model.periodic, model.token_size
     spins = random_spins(jax.random.key(n_sites), n_sites)
-    moves = moves_of(n_sites, size, span, periodic)
+    moves = moves_of(n_sites, span, model.periodic)
     found, direct, cache = both_ways(Abacus(span=span), model, spins, moves)
     assert isinstance(cache, Surroundings)
     for ours, theirs in zip(found, direct, strict=True):
@@ -68,7 +67,7 @@ def test_flips_and_moves_of_deep_networks(n_sites, span, options):
 def test_chains_that_a_window_would_cover(n_sites):
     model = random_network(n_sites, depth=3, mixer="real", complex_head=True, **SMALL)
     spins = random_spins(jax.random.key(1), n_sites)
-    moves = moves_of(n_sites, 1, 2, True)
+    moves = moves_of(n_sites, 2, True)
     found, direct, cache = both_ways(Abacus(span=2), model, spins, moves)
     assert isinstance(cache, Whole)
     for ours, theirs in zip(found, direct, strict=True):

@@ -28,9 +28,9 @@ class Abacus(LocalUpdates):
     ``single_flips`` shares one reference among all flips.
 
     Works for :class:`DysonNet` of every depth and for projections of one (which keep one reference
-    per image).  The flipped sites must lie in ``span`` neighbouring tokens; a move that does not
-    fit gives NaN rather than a wrong ratio.  With ``span=None`` they may lie anywhere, but are one
-    or two.
+    per image).  The flipped sites must lie among ``span`` neighbouring sites; a move that does not
+    fit the tokens of these gives NaN rather than a wrong ratio.  With ``span=None`` they may lie
+    anywhere, but are one or two.
 
     Up to depth 2 the cache is a :class:`Reference` with link tensors, for deeper networks
     :class:`Surroundings`, windows within what surrounds them; for pairs of flips at any distance
@@ -143,7 +143,11 @@ class Abacus(LocalUpdates):
             raise ValueError(
                 f"Abacus: expected span >= 1, or None for pairs at any distance, got {self.span}"
             )
-        return network, route_of(network, self.span)
+        if self.span is None:
+            return network, route_of(network, None)
+        # the tokens that hold so many neighbouring sites wherever the first of these lies, as it
+        # does somewhere else in every translated image
+        return network, route_of(network, 1 + -(-(self.span - 1) // network.token_size))
 
     def _tables(self, network: DysonNet, route: Route) -> Any:
         return route.tables(network) if self.tables is None else self.tables

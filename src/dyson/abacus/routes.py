@@ -83,8 +83,8 @@ def _of_all_tokens(
 
 
 def route_of(model: DysonNet, span: int | None) -> Route:
-    """Links up to two blocks, else windows, two of them for pairs at any distance (no span);
-    forward passes on chains that the windows would cover."""
+    """For moves of ``span`` neighbouring tokens: links up to two blocks, else windows, two of them
+    for pairs at any distance (no span); forward passes on chains that the windows would cover."""
     half, chain = half_window(model), {"periodic": model.periodic}
     if span is None:
         parts = pairs.pair_partition(model.n_tokens, half, **chain)
