@@ -146,12 +146,13 @@ def test_local_features_after_a_move(periodic, kernel_size, length):
 def test_a_mixer_chunk_by_chunk(n, mixer, periodic):
     """The same as the product with its kernel, for one chunk, full and incomplete last chunks."""
     model = random_network(n, mixer=mixer, periodic=periodic, features=3, modes=2)
-    u = jax.random.normal(jax.random.key(0), (3, n, 2))
+    u = jax.random.normal(jax.random.key(0), (3, 2, n))
 
     @eqx.filter_jit
     def both(model, u):
         mixer, block = env.chunks_of(env.Medium(model))[1], model.blocks[1]
-        return mixer(u), jax.vmap(block.propagate, in_axes=2, out_axes=2)(u)
+        return (mixer(u), mixer(u[:, 0])), jax.vmap(block.propagate, in_axes=1, out_axes=1)(u)
 
-    ours, kernel = both(model, u)
+    (ours, one), kernel = both(model, u)
+    np.testing.assert_allclose(one, ours[:, 0], atol=1e-14 * float(jnp.max(jnp.abs(one)) + 1))
     np.testing.assert_allclose(ours, kernel, atol=1e-13 * float(jnp.max(jnp.abs(kernel)) + 1))

@@ -76,7 +76,7 @@ def build_reference(
     layers = []
     for block, mixer in zip(model.blocks, tables.mixers, strict=True):
         local = block.local(phi)
-        mixed = block.mix_out @ mixer(block.driven(h, local.sources)[..., None])[..., 0]
+        mixed = block.mix_out @ mixer(block.driven(h, local.sources))
         layers.append(Layer(phi, local, mixed))
         phi, h = phi + local.sources, h + local.gates * mixed
     theta = model.head.theta(model.pooled(h))
@@ -111,12 +111,12 @@ def readouts(
     With r = d theta / d h after the block: T = G^T W_out^T (D * r), and before it r + W~^T T.
     """
     head = model.head.weight
-    response = model.pool_scale * jnp.transpose(head.reshape(-1, head.shape[-1]))[:, None]
+    response = model.pool_scale * jnp.transpose(head.reshape(-1, head.shape[-1]))[..., None]
     rows = []
     for block, gate, mixer in zip(model.blocks[::-1], gates[::-1], mixers[::-1], strict=True):
-        scattered = shared_product(block.mix_out.T, gate[..., None] * response)
+        scattered = shared_product(block.mix_out.T, gate[:, None] * response)
         # G is symmetric in the two directions, so it is its own transpose
-        row = mixer(scattered)  # (features, tokens, rows)
-        rows.append(jnp.transpose(row, (2, 0, 1)).reshape(*head.shape, -1))
+        row = mixer(scattered)  # (features, rows, tokens)
+        rows.append(jnp.swapaxes(row, 0, 1).reshape(*head.shape, -1))
         response = response + shared_product(block.mix_scattered.T, row)
     return tuple(rows[::-1])

@@ -128,7 +128,7 @@ def windows_of(model: DysonNet, spins: Int8[Array, " n_sites"], tables: Tables) 
         local = block.local(phi)
         drive = local.sources + layer.offset[:, None]
         layers.append((phi, local.inputs, local.convolved, drive, local.gates))
-        mixed.append(block.mix_out @ mixer(block.driven(h, local.sources)[..., None])[..., 0])
+        mixed.append(block.mix_out @ mixer(block.driven(h, local.sources)))
         phi, h = phi + local.sources, h + local.gates * mixed[-1]
     theta = model.head.theta(model.pooled(h))
     features = env.LocalFeatures(embedded, *(tuple(x) for x in zip(*layers, strict=True)))

@@ -34,16 +34,31 @@ class Chunks(eqx.Module):
     lengths: Float[Array, "chunks parts features modes"]
     turn: Phase
 
-    def __call__(self, u: Float[Array, "features tokens rows"]) -> Array:
-        """``y = G u`` for many rows at once; O(features * rows * tokens * (CHUNK + waves))."""
-        features, n, rows = u.shape
-        size, count = self.whole.slots, self.lengths.shape[0]
-        chunks = jnp.pad(u, ((0, 0), (0, count * size - n), (0, 0)))
-        chunks = jnp.moveaxis(chunks.reshape(features, count, size, rows), 1, 2)
-        y, out = self.whole(chunks[:, :, :-1])
-        last_y, last_out = self.last(chunks[:, :, -1:])
-        out = numbered(jnp.concatenate([out, last_out], axis=2), self.turn)
-        right, left = jnp.moveaxis(out.reshape(2, -1, count, rows), 2, 1)  # (chunks, waves, rows)
+    def __call__(self, u: Float[Array, "features *rows tokens"]) -> Array:
+        """``y = G u`` of one row or many; O(features * rows * tokens * (CHUNK + waves))."""
+        n, size, count = u.shape[-1], self.whole.slots, self.lengths.shape[0]
+        filled = jnp.pad(u.reshape(u.shape[0], -1, n), ((0, 0), (0, 0), (0, count * size - n)))
+        chunks = filled.reshape(*filled.shape[:2], count, size)
+        left = lambda along, x: jnp.einsum(  # noqa: E731
+            "fws,f...s->f...w", along.matrix[:, size:, :size], x
+        )
+        out = left(self.whole, chunks)
+        if count * size > n:
+            out = out.at[:, :, -1].set(left(self.last, chunks[:, :, -1]))
+        heard = jnp.concatenate([chunks, self._arriving(out)], axis=3)
+        y_of = lambda along, x: jnp.einsum(  # noqa: E731
+            "fti,f...i->f...t", along.matrix[:, :size], x
+        )
+        y = y_of(self.whole, heard)
+        if count * size > n:
+            y = y.at[:, :, -1].set(y_of(self.last, heard[:, :, -1]))
+        return y.reshape(*u.shape[:-1], -1)[..., :n]
+
+    def _arriving(self, out: Float[Array, "features rows chunks waves"]) -> Array:
+        """Waves that arrive at every chunk, from those that leave every chunk."""
+        count, rows = self.lengths.shape[0], out.shape[1]
+        sent = numbered(jnp.moveaxis(out, (3, 2), (1, 2)), self.turn)  # (waves, chunks, rows)
+        right, left = jnp.moveaxis(sent.reshape(2, -1, count, rows), 2, 1)
         through, last = self.whole.through, self.last.through
 
         def step(waves: tuple[Array, Array], sent: tuple[Array, Array]):
@@ -58,12 +73,8 @@ class Chunks(eqx.Module):
         f_in = jnp.concatenate([f_in, f[None]]) + behind(self.lengths, f_turn)
         others = behind(self.lengths[:-1], passed(last, g_turn))
         g_in = jnp.concatenate([g_in, g[None]]) + jnp.concatenate([g_turn[None], others])
-        g_in = g_in[::-1]
-        heard = by_channel(jnp.moveaxis(jnp.concatenate([f_in, g_in], axis=1), 1, 0), self.turn)
-        y = y + jnp.einsum("ftw,fwkr->ftkr", self.whole.heard, heard[:, :, :-1])
-        last_y = last_y + jnp.einsum("ftw,fwkr->ftkr", self.last.heard, heard[:, :, -1:])
-        y = jnp.moveaxis(jnp.concatenate([y, last_y], axis=2), 2, 1)
-        return y.reshape(features, -1, rows)[:, :n]
+        arriving = jnp.concatenate([f_in, g_in[::-1]], axis=1)
+        return jnp.transpose(by_channel(jnp.moveaxis(arriving, 1, 0), self.turn), (0, 3, 2, 1))
 
 
 def chunks_of(medium: Medium) -> tuple[Chunks, ...]:
