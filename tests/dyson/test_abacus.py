@@ -29,6 +29,7 @@ def single(n_sites):
 
 
 # Fewer tokens than the window, odd, prime, and larger.  The other factors: test_exactness.
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("periodic", [True, False])
 @pytest.mark.parametrize("depth, complex_head", [(1, True), (2, False)])
 @pytest.mark.parametrize("token_size, n_sites", [(1, 7), (1, 64), (2, 6), (2, 46), (4, 12)])
@@ -45,6 +46,7 @@ def test_every_flip_is_exact(depth, periodic, complex_head, token_size, n_sites)
     assert distance_on_the_circle(one_by_one, direct).max() < 1e-10
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("periodic", [True, False])
 @pytest.mark.parametrize("kernel_size, n_sites", [(5, 3), (7, 11), (3, 1), (3, 2)])
 def test_kernel_widths_and_chains_inside_the_window(kernel_size, n_sites, periodic):
@@ -71,6 +73,7 @@ def test_waves_that_hardly_decay(mixer):
     np.testing.assert_allclose(together, direct, atol=1e-10 * float(jnp.max(jnp.abs(direct)) + 1))
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("periodic", [True, False])
 @pytest.mark.parametrize("token_size", [1, 2])
 def test_several_flips_inside_a_span(token_size, periodic):
@@ -91,16 +94,20 @@ def test_several_flips_inside_a_span(token_size, periodic):
     np.testing.assert_allclose(ratios, direct, atol=1e-10)
 
 
-def test_a_move_that_does_not_fit_is_not_answered():
-    for periodic in (True, False):
-        model = random_network(10, periodic=periodic)
-        updates = Abacus(span=2)
-        cache = updates.init(model, random_spins(jax.random.key(0), 10))
-        far = updates.propose(model, cache, jnp.array([1, 6], jnp.int32)).log_ratio
-        ends = updates.propose(model, cache, jnp.array([0, 9], jnp.int32)).log_ratio
-        assert bool(jnp.isnan(far)) and bool(jnp.isnan(ends)) != periodic
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("periodic", [True, False])
+def test_a_move_that_does_not_fit_is_not_answered(periodic):
+    model = random_network(10, periodic=periodic)
+    moves = jnp.array([[1, 6], [0, 9], [4, 5]], jnp.int32)  # far apart, the two ends, neighbours
+    _, ratios, direct = every_way(
+        Abacus(span=2), model, random_spins(jax.random.key(0), 10), moves
+    )
+    answered = np.array([False, periodic, True])
+    np.testing.assert_array_equal(np.isfinite(ratios), answered)
+    np.testing.assert_allclose(ratios[answered], direct[answered], atol=1e-10)
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("complex_head", [False, True])
 @pytest.mark.parametrize("updates", [Abacus(), Recompute()])
 def test_projected_network(updates, complex_head):
