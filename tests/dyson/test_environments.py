@@ -10,6 +10,8 @@ from dyson import environments as env
 from dyson.spins import random_spins
 from random_networks import distance_on_the_circle, random_network
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @eqx.filter_jit
 def in_pieces(model, spins, cuts, filling):

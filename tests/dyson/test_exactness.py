@@ -77,6 +77,13 @@ def ratios(updates, model, spins, moves):
     return jnp.concatenate([every, local]), whole
 
 
+@pytest.fixture(autouse=True)
+def _release_compiled_program():
+    """Some dozens of these programs are all that a process can keep (see conftest.py)."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.mark.usefixtures("quick_compilation")
 def test_ratios_are_exact(case):
     case = dict(zip(FACTORS, case, strict=True))

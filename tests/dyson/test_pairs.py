@@ -15,6 +15,8 @@ from dyson.spins import flip, random_spins
 from operations import operations_of_propose
 from random_networks import distance_on_the_circle, random_network
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 EVERYWHERE = Abacus(span=None)
 
 
