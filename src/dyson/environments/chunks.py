@@ -39,19 +39,17 @@ class Chunks(eqx.Module):
         n, size, count = u.shape[-1], self.whole.slots, self.lengths.shape[0]
         filled = jnp.pad(u.reshape(u.shape[0], -1, n), ((0, 0), (0, 0), (0, count * size - n)))
         chunks = filled.reshape(*filled.shape[:2], count, size)
-        left = lambda along, x: jnp.einsum(  # noqa: E731
-            "fws,f...s->f...w", along.matrix[:, size:, :size], x
-        )
-        out = left(self.whole, chunks)
-        if count * size > n:
-            out = out.at[:, :, -1].set(left(self.last, chunks[:, :, -1]))
-        heard = jnp.concatenate([chunks, self._arriving(out)], axis=3)
-        y_of = lambda along, x: jnp.einsum(  # noqa: E731
-            "fti,f...i->f...t", along.matrix[:, :size], x
-        )
-        y = y_of(self.whole, heard)
-        if count * size > n:
-            y = y.at[:, :, -1].set(y_of(self.last, heard[:, :, -1]))
+
+        def sent(x: Array, outputs: slice) -> Array:
+            """Through the transfer of every chunk: (features, rows, chunks, outputs)."""
+            along = lambda transfer, x: jnp.einsum(  # noqa: E731
+                "foi,f...i->f...o", transfer.matrix[:, outputs, : x.shape[-1]], x
+            )
+            y = along(self.whole, x)
+            return y if count * size == n else y.at[:, :, -1].set(along(self.last, x[:, :, -1]))
+
+        arriving = self._arriving(sent(chunks, slice(size, None)))
+        y = sent(jnp.concatenate([chunks, arriving], axis=3), slice(size))
         return y.reshape(*u.shape[:-1], -1)[..., :n]
 
     def _arriving(self, out: Float[Array, "features rows chunks waves"]) -> Array:
