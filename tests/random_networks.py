@@ -32,6 +32,21 @@ def _key():
     return jax.random.key(0)
 
 
+def hardly_decaying(model):
+    """The same network with waves that last 10^4 tokens, and responses as in its own weights."""
+    blocks = []
+    for block in model.blocks:
+        real = isinstance(block.mixer, RealPoles)
+        name, slow = ("raw_poles", 20.0) if real else ("log_decay", -20.0)
+        mixer = eqx.tree_at(lambda m: getattr(m, name), block.mixer,  # noqa: B023
+                            jnp.full_like(getattr(block.mixer, name), slow))
+        if real:
+            mixer = eqx.tree_at(lambda m: m.weights, mixer, 1e-4 * mixer.weights)
+        blocks.append(eqx.tree_at(lambda b: b.mixer, block, mixer))
+    assert float(jnp.max(jnp.abs(blocks[0].mixer.exponentials().poles))) > 0.9998
+    return eqx.tree_at(lambda m: m.blocks, model, tuple(blocks))
+
+
 def _bounded_response(block):
     """Slow real modes must not amplify: a uniform input is answered by weight / (1 - |pole|)."""
     if not isinstance(block.mixer, RealPoles):

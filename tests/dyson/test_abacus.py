@@ -10,7 +10,7 @@ from dyson import Abacus, Recompute, SpinFlip
 from dyson.abacus.windows import Chain
 from dyson.spins import flip, random_spins
 from operations import operations_of_propose
-from random_networks import distance_on_the_circle, random_network
+from random_networks import distance_on_the_circle, hardly_decaying, random_network
 
 
 @eqx.filter_jit
@@ -29,7 +29,6 @@ def single(n_sites):
 
 
 # Fewer tokens than the window, odd, prime, and larger.  The other factors: test_exactness.
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("periodic", [True, False])
 @pytest.mark.parametrize("depth, complex_head", [(1, True), (2, False)])
 @pytest.mark.parametrize("token_size, n_sites", [(1, 7), (1, 64), (2, 6), (2, 46), (4, 12)])
@@ -46,7 +45,6 @@ def test_every_flip_is_exact(depth, periodic, complex_head, token_size, n_sites)
     assert distance_on_the_circle(one_by_one, direct).max() < 1e-10
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("periodic", [True, False])
 @pytest.mark.parametrize("kernel_size, n_sites", [(5, 3), (7, 11), (3, 1), (3, 2)])
 def test_kernel_widths_and_chains_inside_the_window(kernel_size, n_sites, periodic):
@@ -59,21 +57,12 @@ def test_kernel_widths_and_chains_inside_the_window(kernel_size, n_sites, period
 
 @pytest.mark.parametrize("mixer", ["s4d", "real"])
 def test_waves_that_hardly_decay(mixer):
-    model = random_network(20, mixer=mixer)
-    where = (lambda b: b.mixer.log_decay) if mixer == "s4d" else (lambda b: b.mixer.raw_poles)
-    slow = -20.0 if mixer == "s4d" else 20.0
-    blocks = tuple(eqx.tree_at(where, b, jnp.full_like(where(b), slow)) for b in model.blocks)
-    if mixer == "real":  # bounded response, as in the initial weights
-        blocks = tuple(eqx.tree_at(lambda b: b.mixer.weights, b, b.mixer.weights * 1e-4)
-                       for b in blocks)
-    model = eqx.tree_at(lambda m: m.blocks, model, blocks)
-    assert float(jnp.max(jnp.abs(blocks[0].mixer.exponentials().poles))) > 0.9998
+    model = hardly_decaying(random_network(20, mixer=mixer))
     spins = random_spins(jax.random.key(2), 20)
     together, _, direct = every_way(Abacus(), model, spins, single(20))
     np.testing.assert_allclose(together, direct, atol=1e-10 * float(jnp.max(jnp.abs(direct)) + 1))
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("periodic", [True, False])
 @pytest.mark.parametrize("token_size", [1, 2])
 def test_several_flips_inside_a_span(token_size, periodic):
@@ -94,7 +83,6 @@ def test_several_flips_inside_a_span(token_size, periodic):
     np.testing.assert_allclose(ratios, direct, atol=1e-10)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("periodic", [True, False])
 def test_a_move_that_does_not_fit_is_not_answered(periodic):
     model = random_network(10, periodic=periodic)
@@ -107,7 +95,6 @@ def test_a_move_that_does_not_fit_is_not_answered(periodic):
     np.testing.assert_allclose(ratios[answered], direct[answered], atol=1e-10)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("complex_head", [False, True])
 @pytest.mark.parametrize("updates", [Abacus(), Recompute()])
 def test_projected_network(updates, complex_head):
@@ -164,10 +151,11 @@ def test_operations_of_propose_do_not_grow(
             token_size=token_size, complex_head=complex_head, mixer=mixer, features=4, hidden=2,
         )
 
-    small, large = operations(192), operations(4096)
+    small, large = operations(256), operations(4096)  # cores of the same length
     assert small == large and small[0] > 300
 
 
+@pytest.mark.optimised
 def test_single_precision_is_close():
     model = random_network(50, dtype=jnp.float32, features=16, hidden=8)
     spins = random_spins(jax.random.key(6), 50)
@@ -192,6 +180,7 @@ def test_misuse_is_named():
     assert not Abacus.supports(eqx.nn.Identity())
 
 
+@pytest.mark.optimised
 def test_ten_thousand_commits_do_not_drift():
     """The cache is the one of the final configuration, and the ratios on the way sum up to the
     change of log psi."""

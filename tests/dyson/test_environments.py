@@ -10,8 +10,6 @@ from dyson import environments as env
 from dyson.spins import random_spins
 from random_networks import distance_on_the_circle, random_network
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @eqx.filter_jit
 def in_pieces(model, spins, cuts, filling):
@@ -37,7 +35,7 @@ def in_pieces(model, spins, cuts, filling):
     after = env.no_segment(medium, batch)
     for a, b in ((end, between), (between, model.n_tokens)):
         after = env.join(after, segment(a, b)) if b > a else after
-    exterior = env.exterior_of(env.join(after, before))
+    exterior = env.join(after, before)
     (transfers,) = env.window_transfers(medium, [end - start], end - start + filling)
     _, outputs = env.settled(medium, transfers, exterior, part(start, end))
     return env.log_psi(model, outputs), jax.vmap(model)(spins)

@@ -17,7 +17,7 @@ from dyson import Abacus, SpinFlip, Translations
 from dyson.spins import flip, random_spins
 from random_networks import distance_on_the_circle, random_network
 
-# Sites of a move; no span: pairs at any distance.
+# A move lies among as many sites as these tokens hold; no span: pairs at any distance.
 FACTORS = {
     "depth": [1, 2, 3, 4, 6],
     "mixer": ["s4d", "s4", "real", "power_law"],
@@ -46,9 +46,8 @@ def pytest_generate_tests(metafunc):
     metafunc.parametrize("case", cases, ids=lambda case: "-".join(map(name, case)))
 
 
-def moves_of(case, n_sites, rng):
+def moves_of(case, span, n_sites, rng):
     """Sets of flips that fit, around the whole chain; pairs at every distance."""
-    span = case["span"]
     if span is None:
         near = [(i, i + 1) for i in range(0, n_sites - 1, 5)]
         far = [(rng.integers(n_sites - d), d) for d in range(1, n_sites, 1 + n_sites // 60)]
@@ -84,7 +83,6 @@ def _release_compiled_program():
     jax.clear_caches()
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_ratios_are_exact(case):
     case = dict(zip(FACTORS, case, strict=True))
     rng = np.random.default_rng(list(map(ord, repr(sorted(case.items(), key=str)))))
@@ -97,7 +95,7 @@ def test_ratios_are_exact(case):
     )
     model = model if case["projection"] is None else case["projection"](model)
     spins = random_spins(jax.random.key(n_sites), n_sites)
-    moves = moves_of(case, n_sites, rng)
-    local, whole = ratios(Abacus(span=case["span"]), model, spins, moves)
+    span = None if case["span"] is None else case["span"] * case["token_size"]
+    local, whole = ratios(Abacus(span=span), model, spins, moves_of(case, span, n_sites, rng))
     assert float(jnp.max(jnp.abs(whole))) > 1e-4  # the moves do something
     assert distance_on_the_circle(local, whole).max() < 1e-9

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dyson.abacus.links import link_tables, neighbour_links
+from dyson.abacus.links import lags_of, link_tables, neighbour_links
 from dyson.abacus.reference import link_bandwidth
 from dyson.abacus.windows import Chain
 from random_networks import random_network
@@ -51,7 +51,12 @@ def band_of(dense, width, periodic):
     return bands
 
 
-@pytest.mark.usefixtures("quick_compilation")
+@eqx.filter_jit
+def tables_of(model, chain, bandwidth):
+    lags = [lags_of(block.mixer, chain, bandwidth) for block in model.blocks]
+    return link_tables(*lags, chain, bandwidth)
+
+
 @pytest.mark.parametrize("periodic", [True, False])
 @pytest.mark.parametrize(
     "n, mixer, modes",
@@ -69,7 +74,7 @@ def test_neighbouring_layers(n, periodic, mixer, modes):
     chain = Chain(n, periodic)
     width = link_bandwidth(model, span=1)
     first, second = model.blocks
-    tables = eqx.filter_jit(link_tables)(first, second, chain, width)
+    tables = tables_of(model, chain, width)
     links = eqx.filter_jit(neighbour_links)(tables, first, second, gates[0])
     expected = dense_links(model, gates)[1, 0]
     scale = np.abs(expected).max()
@@ -77,7 +82,6 @@ def test_neighbouring_layers(n, periodic, mixer, modes):
     np.testing.assert_allclose(np.array(links), reference, atol=1e-13 * scale, rtol=0)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("mixer", ["s4d", "real"])
 def test_neighbouring_layers_with_awkward_poles(mixer):
     """Waves that do not decay, that decay at once, and equal ones in both blocks."""
@@ -95,7 +99,7 @@ def test_neighbouring_layers_with_awkward_poles(mixer):
     gates = random_gates(model)
     chain = Chain(37, True)
     first, second = model.blocks
-    tables = eqx.filter_jit(link_tables)(first, second, chain, 2)
+    tables = tables_of(model, chain, 2)
     links = eqx.filter_jit(neighbour_links)(tables, first, second, gates[0])
     expected = dense_links(model, gates)[1, 0]
     scale = np.abs(expected).max()

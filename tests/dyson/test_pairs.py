@@ -13,9 +13,7 @@ from dyson.abacus import Pairs, Whole
 from dyson.local_energy import fastest_updates
 from dyson.spins import flip, random_spins
 from operations import operations_of_propose
-from random_networks import distance_on_the_circle, random_network
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+from random_networks import distance_on_the_circle, hardly_decaying, random_network
 
 EVERYWHERE = Abacus(span=None)
 
@@ -63,12 +61,7 @@ def test_every_pair_is_exact(n_sites, options, periodic):
 
 
 def test_waves_that_hardly_decay():
-    model = random_network(57, mixer="real", modes=1, seed=4)
-    slow = lambda block: jnp.full_like(block.mixer.raw_poles, 7.5)  # noqa: E731
-    poles = [slow(block) for block in model.blocks]
-    model = eqx.tree_at(lambda m: [b.mixer.raw_poles for b in m.blocks], model, poles)
-    weights = [1e-3 * block.mixer.weights for block in model.blocks]
-    model = eqx.tree_at(lambda m: [b.mixer.weights for b in m.blocks], model, weights)
+    model = hardly_decaying(random_network(57, mixer="real", modes=1, seed=4))
     check(model, tolerance=1e-9)
 
 

@@ -11,9 +11,8 @@ from dyson import environments as env
 from dyson.abacus import Reference, Surroundings, Whole, surroundings
 from dyson.abacus.partition import partition_of
 from dyson.spins import flip, random_spins
-from random_networks import distance_on_the_circle, random_network
+from random_networks import distance_on_the_circle, hardly_decaying, random_network
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 SMALL = {"features": 3, "modes": 1}
 
 
@@ -44,15 +43,16 @@ def moves_of(n_sites, span, periodic):
 @pytest.mark.parametrize(
     "n_sites, span, options",
     [
-        (32, 1, {"depth": 3}),  # two windows, a core each
-        (37, 3, {"depth": 3, "mixer": "real"}),  # a short last core
-        (41, 2, {"depth": 3, "periodic": False}),
-        (32, 1, {"depth": 3, "periodic": False, "kernel_size": 1, "mixer": "real"}),
-        # ten windows: several groups of them, of pieces too, and a short one at the end
+        (48, 1, {"depth": 3}),  # two windows, a core each
+        (43, 3, {"depth": 3, "mixer": "real"}),  # a short last core
+        (51, 2, {"depth": 3, "periodic": False}),
+        (48, 1, {"depth": 3, "periodic": False, "kernel_size": 1, "mixer": "real"}),
+        # seven windows: several groups of them, of pieces too, and a short one at the end
         (157, 1, {"depth": 3, "mixer": "real", "features": 2}),
     ],
 )
-def test_flips_and_moves_of_deep_networks(n_sites, span, options):
+def test_flips_and_moves_of_deep_networks(n_sites, span, options, monkeypatch):
+    monkeypatch.setitem(surroundings.WINDOWS_AT_ONCE, "cpu", 4)
     model = random_network(n_sites, seed=3, **(SMALL | options))
     spins = random_spins(jax.random.key(n_sites), n_sites)
     moves = moves_of(n_sites, span, model.periodic)
@@ -61,6 +61,21 @@ def test_flips_and_moves_of_deep_networks(n_sites, span, options):
     for ours, theirs in zip(found, direct, strict=True):
         assert float(jnp.max(jnp.abs(theirs))) > 1e-3  # the moves do something
         assert distance_on_the_circle(ours, theirs).max() < 1e-10
+
+
+@pytest.mark.parametrize(
+    "mixer, dtype, tolerance", [("s4d", "float64", 1e-10), ("real", "float32", 1e-5)]
+)
+def test_waves_that_hardly_decay(mixer, dtype, tolerance):
+    """Relative to log-ratios that waves of all the chain have made large."""
+    model = random_network(50, depth=3, mixer=mixer, dtype=jnp.dtype(dtype), **SMALL)
+    model, spins = hardly_decaying(model), random_spins(jax.random.key(4), 50)
+    found, direct, cache = both_ways(Abacus(), model, spins, moves_of(50, 1, True))
+    assert isinstance(cache, Surroundings)
+    for ours, theirs in zip(found, direct, strict=True):
+        assert ours.dtype == jnp.dtype(dtype)
+        size = float(jnp.max(jnp.abs(theirs))) + float(jnp.abs(cache.log_psi))
+        assert distance_on_the_circle(ours, theirs).max() < tolerance * (1 + size)
 
 
 @pytest.mark.parametrize("n_sites", [1, 2, 5, 20])
@@ -106,7 +121,7 @@ def test_links_and_windows_agree(depth, mixer, periodic):
 def test_partitions_cover_the_chain():
     for n_tokens in range(1, 130):
         for half, span in ((0, 1), (2, 1), (3, 4), (9, 2)):
-            parts = partition_of(n_tokens, half, span, periodic=True)
+            parts = partition_of(n_tokens, half, span, periodic=True, shortest=16)
             margin = 2 * half + span - 1
             if parts is None:
                 assert n_tokens < 3 * max(17, margin + 1) + margin
@@ -115,8 +130,8 @@ def test_partitions_cover_the_chain():
             assert parts.count >= 2 and margin < parts.core
             assert margin <= parts.last <= parts.core
             assert parts.window <= n_tokens + parts.core - parts.last
-    ring = partition_of(37, 1, 1, periodic=True)
-    open_chain = partition_of(37, 1, 1, periodic=False)
+    ring = partition_of(37, 1, 1, periodic=True, shortest=16)
+    open_chain = partition_of(37, 1, 1, periodic=False, shortest=16)
     tokens = jnp.arange(1, 38)
     seen = np.asarray(ring.windows(tokens))
     assert (ring.core, ring.last, ring.count) == (16, 5, 3)

@@ -24,9 +24,11 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from dyson.abacus.windows import Chain
+from dyson.mixers import Mixer
 from dyson.networks import Block
 from dyson.networks.blocks import Stream
 
@@ -70,29 +72,65 @@ class LinkTables(eqx.Module):
     bandwidth: int = eqx.field(static=True)
 
 
-def link_tables(first: Block, second: Block, chain: Chain, bandwidth: int) -> LinkTables:
+class Lags(NamedTuple):
+    """What the mixer of a block does over all distances that occur.
+
+    kernel, powers: at the lags 0, 1, ...   around: powers at the lags n, n - 1, ...; nothing needs
+    them beyond an open chain.   weights: of the waves, closed around a ring.
+    """
+
+    kernel: Array  # (features, lags)
+    powers: Array  # (features, modes, lags)
+    around: Array
+    weights: Array  # (features, modes)
+
+
+def lags_of(mixer: Mixer, chain: Chain, bandwidth: int) -> Lags:
+    """As far as links of this bandwidth need."""
+    n = chain.n_tokens
+    longest = n - 1 + bandwidth if _in_one_chunk(n, bandwidth) else CHUNK + 2 * bandwidth
+    lags = jnp.arange(longest + 1)
+    # beyond an open chain there is nothing to multiply a kernel with
+    inside = lags % n if chain.periodic else jnp.minimum(lags, n - 1)
+    weights, around = mixer.exponentials().weights, mixer.powers(jnp.maximum(n - lags, 0))
+    return Lags(
+        mixer.kernel(inside, n, periodic=chain.periodic),
+        mixer.powers(lags),
+        around,
+        weights / (1 - around[..., 0]) if chain.periodic else weights,
+    )
+
+
+def _in_one_chunk(n: int, bandwidth: int) -> bool:
+    return n <= CHUNK + 2 * bandwidth or CHUNK < 2 * bandwidth
+
+
+def link_tables(first: Lags, second: Lags, chain: Chain, bandwidth: int) -> LinkTables:
     """O(features^2 * bandwidth * CHUNK^2), without any configuration."""
-    n, width, offsets = chain.n_tokens, CHUNK + 2 * bandwidth, range(-bandwidth, bandwidth + 1)
-    if n <= width or CHUNK < 2 * bandwidth:
-        lags = jnp.arange(n) - jnp.arange(n)[:, None]  # [window, token]
-        kernels = [_kernel_product(first, second, lags, d, chain) for d in offsets]
-        return LinkTables(tuple(kernels), None, chain, bandwidth)
+    n, width, offsets = chain.n_tokens, CHUNK + 2 * bandwidth, np.arange(-bandwidth, bandwidth + 1)
+
+    def near(lags: np.ndarray) -> Array:
+        """``G2_a(r) G1_b(r + d)``, (d, a, b, window, token); kernels are even."""
+        shifted = np.abs(lags + offsets[:, None, None])
+        to, into = second.kernel[:, np.abs(lags)], first.kernel[:, shifted]
+        return to[:, None] * jnp.swapaxes(into, 0, 1)[:, None]
+
+    if _in_one_chunk(n, bandwidth):
+        lags = np.arange(n) - np.arange(n)[:, None]
+        return LinkTables(tuple(near(lags)), None, chain, bandwidth)
     poles, left, right = _waves(first, second, chain, bandwidth)
     hops = _hops(poles, chain)
-    lags = jnp.arange(CHUNK) + bandwidth - jnp.arange(width)[:, None]
+    response = near(np.arange(CHUNK) + bandwidth - np.arange(width)[:, None])
+    acting = jnp.concatenate([*_acting(left), *_acting(right)], axis=2)
+    acting = jnp.moveaxis(acting, 3, 0)  # (d, a, b, waves, token)
     if hops.ring is not None:
-        # (.., window, waves): what the window of a chunk itself sends once around
+        # (.., window, waves): what the window of a chunk itself sends once around; it counts once,
+        # with its kernels
         again = jax.lax.integer_pow(poles, n - width)[..., None] * _powers(poles, width)
         again = jnp.swapaxes(again, -1, -2)
         again = jnp.concatenate([*_parts(again[..., ::-1, :]), *_parts(again)], axis=-1)
-    response = []
-    for index, d in enumerate(offsets):
-        near = _kernel_product(first, second, lags, d, chain)
-        acting = [*_acting(left[..., index, :]), *_acting(right[..., index, :])]
-        acting = jnp.concatenate(acting, axis=2)
-        if hops.ring is not None:  # the window counts once, with its kernels
-            near = near - again @ acting
-        response.append(jnp.concatenate([near, acting], axis=2))
+        response = response - jnp.einsum("abwi,dabit->dabwt", again, acting)
+    response = jnp.concatenate([response, acting], axis=3)
     return LinkTables(tuple(response), hops, chain, bandwidth)
 
 
@@ -192,59 +230,37 @@ def _hops(poles: Array, chain: Chain) -> Hops:
     return Hops(pole, rising, falling, ring)
 
 
-def _kernel_product(first: Block, second: Block, lags: Array, d: int, chain: Chain) -> Array:
-    """``G2_a(r) G1_b(r + d)``: shape (a, b, *lags)."""
-    n = chain.n_tokens
-
-    def kernel(block: Block, r: Array) -> Array:
-        # the kernel is even; beyond an open chain there is nothing to multiply it with
-        r = r % n if chain.periodic else jnp.minimum(jnp.abs(r), n - 1)
-        flat = block.mixer.kernel(r.reshape(-1), n, periodic=chain.periodic)
-        return flat.reshape(-1, *r.shape)
-
-    return kernel(second, lags)[:, None] * kernel(first, lags + d)[None]
-
-
-def _waves(
-    first: Block, second: Block, chain: Chain, halo: int
-) -> tuple[Array, Array, Array]:
+def _waves(first: Lags, second: Lags, chain: Chain, halo: int) -> tuple[Array, Array, Array]:
     """Poles (a, b, waves) of the waves that arrive at a chunk, and what they do at its tokens when
     they come from the left and from the right, (a, b, waves, offsets, CHUNK).
 
     From the left a wave starts at the first token beyond the halo, a distance u from a token of the
     chunk; from the right, v.
     """
-    n = chain.n_tokens
-    u, v = jnp.arange(CHUNK) + halo + 1, CHUNK + halo - jnp.arange(CHUNK)
-    shift = jnp.arange(-halo, halo + 1)[:, None]
-    c2, c1 = (block.mixer.exponentials().weights for block in (second, first))
-    if chain.periodic:
-        turn = jnp.array([n])
-        c2 = c2 / (1 - second.mixer.powers(turn)[..., 0])
-        c1 = c1 / (1 - first.mixer.powers(turn)[..., 0])
+    u, v = np.arange(CHUNK) + halo + 1, CHUNK + halo - np.arange(CHUNK)
+    shift = np.arange(-halo, halo + 1)[:, None]
 
     def whole(x: Array) -> Array:
         """Re x Re y = Re x (y + y*) / 2: complex modes of the first block come in pairs."""
         return jnp.concatenate([x, jnp.conj(x)], axis=1) if jnp.iscomplexobj(x) else x
 
-    c1 = whole(c1 / 2 if jnp.iscomplexobj(c1) else c1)
-
-    def powers1(r: Array) -> Array:
-        powers = first.mixer.powers(r.reshape(-1))
-        return whole(powers.reshape(*powers.shape[:2], *r.shape))
+    first = Lags(*map(whole, first))
+    c1, c2 = first.weights, second.weights
+    c1 = c1 / 2 if jnp.iscomplexobj(c1) else c1
 
     def product(x: Array, y: Array) -> Array:
         """Of (a, m, ..) and (b, m', ..): (a, b, m m', ..)."""
         both = x[:, None, :, None] * y[None, :, None]
         return both.reshape(*both.shape[:2], -1, *both.shape[4:])
 
-    def action(r2: Array, r1: Array) -> Array:
-        x = c2[..., None] * second.mixer.powers(r2)
-        return product(x[..., None, :], c1[..., None, None] * powers1(r1))
+    def action(powers2: Array, powers1: Array) -> Array:
+        x = c2[..., None] * powers2
+        return product(x[..., None, :], c1[..., None, None] * powers1)
 
-    one = jnp.array([1])
-    poles2, poles1 = second.mixer.powers(one)[..., 0], powers1(one)[..., 0]
-    poles, left, right = product(poles2, poles1), action(u, u + shift), action(v, v - shift)
+    poles2, poles1 = second.powers[..., 1], first.powers[..., 1]
+    poles = product(poles2, poles1)
+    left = action(second.powers[..., u], first.powers[..., u + shift])
+    right = action(second.powers[..., v], first.powers[..., v - shift])
     if not chain.periodic:
         return poles, left, right
     # lambda2^r lambda1^(n-r) and lambda2^(n-r) lambda1^r with r = i - k modulo n; r = u or n - v
@@ -253,8 +269,16 @@ def _waves(
     small, large = jnp.where(falls, slower, faster), jnp.where(falls, faster, slower)
     ratio = jnp.where(small == 0, 0, small / jnp.where(large == 0, 1, large))
     falls = falls[..., None, None]
-    around_left = jnp.where(falls, action(u, n - u - shift), action(n - u, u + shift))
-    around_right = jnp.where(falls, action(v, n - v + shift), action(n - v, v - shift))
+    around_left = jnp.where(
+        falls,
+        action(second.powers[..., u], first.around[..., u + shift]),
+        action(second.around[..., u], first.powers[..., u + shift]),
+    )
+    around_right = jnp.where(
+        falls,
+        action(second.powers[..., v], first.around[..., v - shift]),
+        action(second.around[..., v], first.powers[..., v - shift]),
+    )
     return (
         jnp.concatenate([poles, ratio], axis=2),
         jnp.concatenate([left, around_left], axis=2),

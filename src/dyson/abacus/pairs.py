@@ -75,7 +75,7 @@ def pairs_of(model: DysonNet, spins: Int8[Array, " n_sites"], tables: Tables) ->
     """As :func:`surroundings.surroundings_of`, and O(count log count) joins of segments."""
     windows = surroundings.windows_of(model, spins, tables.around)
     sides = surroundings.sides_of(tables.around, windows.tokens.sites)
-    nothing = env.no_segment(tables.around.medium, 1)
+    nothing = env.no_segment(tables.around.medium, 1).silent
     before = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), sides.before, sides.beheaded)
     return Pairs(windows, before, sides.behind, _ranges(sides, nothing))
 
@@ -85,7 +85,7 @@ def _ranges(sides: Sides, nothing: env.Segment) -> env.Segment:
     2^level cores, the first without its head; or, for i in the right half, from the start of that
     half to i.  Level 0: the piece i alone without its head."""
     body, whole = sides.pieces.body, sides.pieces.whole
-    count = whole.pooled_sent.shape[0]
+    count = whole.excited[0].shape[0]
     cores = np.arange(count)
 
     def level(carry: tuple[env.Segment, env.Segment], item: tuple[Array, ...]):
@@ -171,7 +171,7 @@ def pair_change(
     # the pieces between the two windows, or those between the ends of a window that wraps
     low, high = jnp.where(wraps, 1, first + 1), jnp.where(wraps, count - 2, second - 1)
     level = 32 - jax.lax.clz(low ^ high)
-    none = cache.ranges.pooled_sent.shape[0] - 1
+    none = cache.ranges.excited[0].shape[0] - 1
     between = wraps | ~near
     left = jnp.where(between, level * count + low, none)
     right = jnp.where(between & (level > 0), level * count + high, none)
@@ -179,7 +179,7 @@ def pair_change(
         lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), tree
     )
     beheaded = jnp.where(end == (count - 1 if parts.periodic else -1), count, 0)
-    nothing = env.no_segment(around.medium, 1)
+    nothing = env.no_segment(around.medium, 1).silent
     unless_wrapping = lambda x: jax.tree.map(  # noqa: E731
         lambda a, b: jnp.where(wraps, b, a), x, nothing
     )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 # Tokens of a core at least.  Fewer: more segments to join; more: larger windows.
-SHORTEST = 16
+SHORTEST = 24
 
 
 class Partition(eqx.Module):

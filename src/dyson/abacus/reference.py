@@ -2,11 +2,12 @@
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Inexact, Int8
 
-from dyson.abacus.links import Band, LinkTables, link_tables, neighbour_links
+from dyson.abacus.links import Band, LinkTables, lags_of, link_tables, neighbour_links
 from dyson.abacus.windows import Chain
-from dyson.environments import Chunks, Medium, chunks_of, shared_product
+from dyson.environments import Chunks, Medium, chunks_of, for_each_layer, shared_product
 from dyson.networks import DysonNet
 from dyson.networks.blocks import LocalFeatures, Stream
 
@@ -53,18 +54,17 @@ class ReferenceTables(eqx.Module):
 
 def reference_tables(model: DysonNet, span: int) -> ReferenceTables:
     chain, mixers = chain_of(model), chunks_of(Medium(model))
+    bandwidth = link_bandwidth(model, span)
+    of_mixer = lambda mixer: lags_of(mixer, chain, bandwidth)  # noqa: E731
+    lags = for_each_layer(of_mixer, [block.mixer for block in model.blocks])
     # from a source to a gate that a move changes; beyond the ends of a chain there are neither
     longest = span - 1 + (2 * model.depth - 1) * model.blocks[0].reach
-    lags = jnp.minimum(jnp.arange(longest + 1), chain.n_tokens - 1)
-    near = tuple(
-        block.mixer.kernel(lags, chain.n_tokens, periodic=chain.periodic)
-        for block in model.blocks
-    )
+    within = np.minimum(np.arange(longest + 1), chain.n_tokens - 1)
+    near = tuple(of_block.kernel[:, within] for of_block in lags)
     if model.depth == 1:
         return ReferenceTables(mixers, near, None)
-    first, second = model.blocks
-    links = link_tables(first, second, chain, link_bandwidth(model, span))
-    return ReferenceTables(mixers, near, links)
+    first, second = lags
+    return ReferenceTables(mixers, near, link_tables(first, second, chain, bandwidth))
 
 
 def build_reference(

@@ -207,7 +207,7 @@ class ByWindows(Route):
         joins = (48 * triples * waves**3 + 100 * couples * waves**2) // self.parts.core
         width = self.parts.window
         flips = model.depth * width * model.features * (2 * model.features + width)
-        return joins + 2 * flips < _forward_pass(model)
+        return joins + flips < _forward_pass(model)
 
 
 @final

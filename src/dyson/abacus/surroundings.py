@@ -8,7 +8,7 @@ the window, layer by layer, and its waves out of and back into the window.
 Source: Theorem 1 of arXiv:2603.11189, in terms of waves instead of link tensors.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -22,9 +22,9 @@ from dyson.networks import DysonNet
 from dyson.networks.blocks import Stream
 
 # Windows whose flips are evaluated side by side: on the CPU, what fits its caches.
-WINDOWS_AT_ONCE = {"cpu": 4, "gpu": 1024, "tpu": 1024}
+WINDOWS_AT_ONCE = {"cpu": 64, "gpu": 1024, "tpu": 1024}
 # Pieces whose segments are made side by side.
-PIECES_AT_ONCE = 8
+PIECES_AT_ONCE = 4
 
 
 class Tables(eqx.Module):
@@ -94,7 +94,7 @@ class Surroundings(OfWindows):
     """The cache of one reference configuration: windows and all that lies around each."""
 
     windows: Windows
-    exterior: env.Exterior
+    exterior: env.Segment
 
 
 class Pieces(NamedTuple):
@@ -186,38 +186,36 @@ class Sides(NamedTuple):
 def sides_of(tables: Tables, tokens: env.Site) -> Sides:
     """Joined piece by piece from either end of the chain, all growing segments side by side."""
     parts = tables.parts
-    # how waves are answered does not depend on the sources of the reference itself
-    quiet = lambda x: jax.tree.map(jnp.zeros_like, x)  # noqa: E731
-    tokens = env.Site(quiet(tokens.embedded), quiet(tokens.drives), tokens.gates)
     pieces = pieces_of(tables, tokens)
-    nothing = env.no_segment(tables.medium, 1)
+    nothing = env.no_segment(tables.medium, 1).silent
     left_end, right_end = nothing, nothing
     if not parts.periodic:
-        left_end = env.no_segment(tables.medium, 1, outside=True)
+        left_end = env.no_segment(tables.medium, 1, outside=True).silent
         if parts.half:  # the last tokens: no window starts behind them
             last = jax.tree.map(lambda x: x[..., -1:], tokens)
             last = _cut(last, parts.last, parts.last + parts.half)
-            right_end = env.segment_of(tables.medium, tables.end, last)
+            right_end = env.segment_of(tables.medium, tables.end, last).silent
+
+    def grow(segments: Any, items: Any) -> tuple[Any, Any]:
+        (before, beheaded, further), (whole, beheaded_whole, last) = segments, items
+        left = _together(before, beheaded, last)
+        right = _together(whole, beheaded_whole, further)
+        joined = jax.vmap(env.join)(left, right)
+        return env.unstacked(joined, 3), segments
+
     first_body = jax.tree.map(
         lambda x, y: jnp.concatenate([y[:1], x[1:]]), pieces.whole, pieces.body
     )
-    from_right = jax.tree.map(lambda x: x[::-1], env.mirrored(pieces.whole))
-    start = _together(left_end, nothing, env.mirrored(right_end))
-    items = _together(pieces.whole, first_body, from_right, axis=1)
-
-    def grow(segments: env.Segment, items: env.Segment) -> tuple[env.Segment, env.Segment]:
-        return jax.vmap(env.join)(segments, items), segments
-
-    _, grown = jax.lax.scan(grow, start, items)
-    pick = lambda which: jax.tree.map(lambda x: x[:, which], grown)  # noqa: E731
-    before, beheaded, begins = pick(0), pick(1), pick(2)
-    further = jax.tree.map(lambda x: x[: parts.count - 1][::-1], env.mirrored(begins))
+    from_right = jax.tree.map(lambda x: x[::-1], pieces.whole)
+    start, items = (left_end, nothing, right_end), (pieces.whole, first_body, from_right)
+    _, (before, beheaded, further) = jax.lax.scan(grow, start, items)
+    further = jax.tree.map(lambda x: x[: parts.count - 1][::-1], further)
     behind = jax.vmap(env.join)(jax.tree.map(lambda x: x[1:], pieces.body), further)
     behind = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), behind, nothing)
     return Sides(pieces, before, beheaded, behind)
 
 
-def exteriors(tables: Tables, tokens: env.Site) -> env.Exterior:
+def exteriors(tables: Tables, tokens: env.Site) -> env.Segment:
     """The exteriors of all windows: what lies behind joined with what lies before, around the ring
     or through what lies outside an open chain."""
     sides = sides_of(tables, tokens)
@@ -226,79 +224,62 @@ def exteriors(tables: Tables, tokens: env.Site) -> env.Exterior:
         before = jax.tree.map(
             lambda x, y: jnp.concatenate([x[:-1], y[-1:]]), before, sides.beheaded
         )
-    around = jax.vmap(lambda a, b: env.exterior_of(env.join(a, b)))(sides.behind, before)
-    return jax.tree.map(lambda x: x[:, 0], around)
+    around = jax.vmap(env.join)(sides.behind, before)
+    return env.Segment(around.through, tuple(x[:, 0] for x in around.excited), None)
 
 
-def _together(*segments: env.Segment, axis: int = 0) -> env.Segment:
-    return jax.tree.map(lambda *x: jnp.stack(x, axis=axis), *segments)
+def _together(*segments: env.Segment) -> env.Segment:
+    return jax.tree.map(lambda *x: jnp.stack(x), *segments)
 
 
 def every_flip(
     model: DysonNet, tables: Tables, cache: Surroundings, bit: Array
 ) -> Inexact[Array, "tokens parts hidden"]:
-    """Changes of theta of the flips of one spin of every token, all of a window side by side."""
-    at_once = WINDOWS_AT_ONCE.get(jax.default_backend(), WINDOWS_AT_ONCE["cpu"])
-    parts = tables.parts
-    count, core, width = parts.count, parts.core, 2 * parts.half + 1
-    full = count if parts.last == core else count - 1
-    groups = -(-full // at_once)
+    """Changes of theta of the flips of one spin of every token.
+
+    Per flip O(window^2 features + window features^2) and one application of the maps of an
+    exterior.
+    """
+    parts, count = tables.parts, tables.parts.count
+    full = count if parts.last == parts.core else count - 1
+    groups = -(-full // WINDOWS_AT_ONCE.get(jax.default_backend(), WINDOWS_AT_ONCE["cpu"]))
     at_once = -(-full // groups)
     indices = np.minimum(np.arange(groups * at_once), full - 1).reshape(groups, at_once)
+    of = lambda which, transfers: _flips(model, tables, cache, bit, which, transfers)  # noqa: E731
+    gains = jax.lax.map(lambda which: of(which, tables.window), jnp.asarray(indices, jnp.int32))
+    gains = jnp.moveaxis(gains, 1, 3).reshape(-1, parts.core, gains.shape[1])[:full]
     if full < count:
-        indices = np.concatenate([indices, np.full((1, at_once), count - 1)])
-    batch = core * at_once
-
-    def seen(x: Array) -> Array:
-        """The surroundings of every token of the cores: (features, width, core * windows)."""
-        around = [x[:, j : j + core] for j in range(width)]
-        return jnp.stack(around, axis=1).reshape(x.shape[0], width, batch)
-
-    def placed(x: Array) -> Array:
-        """Back in the window: (features, window, core, windows)."""
-        x = jnp.moveaxis(x.reshape(x.shape[0], width, core, at_once), 1, 2)
-        # rows one longer than the window shift by one token from flip to flip
-        x = jnp.pad(x, ((0, 0), (0, 0), (0, parts.window + 1 - width), (0, 0)))
-        x = x.reshape(x.shape[0], -1, at_once)[:, : core * parts.window]
-        return jnp.moveaxis(x.reshape(x.shape[0], core, parts.window, at_once), 1, 2)
-
-    def group(which: Array) -> Array:
-        take = lambda tree, axis: jax.tree.map(  # noqa: E731
-            lambda x: jnp.take(x, which, axis=axis), tree
-        )
-        tokens, mixed = take(cache.windows.tokens, -1), take(cache.windows.mixed, -1)
-        exterior = take(cache.exterior, 0)
-        core_patterns = take(cache.windows.patterns, -1)[parts.half : parts.half + core]
-        before = jax.tree.map(seen, tokens)
-        exists = None
-        if not parts.periodic:
-            slots = np.arange(core, dtype=np.int32)[:, None]
-            around = np.arange(-parts.half, parts.half + 1, dtype=np.int32)[:, None, None]
-            position = which * core + slots + around
-            exists = ((position >= 0) & (position < parts.n_tokens)).reshape(width, batch)
-        moved = (core_patterns ^ bit).reshape(1, batch)
-        after = env.flipped(model, tables.medium, before, moved, exists)
-        change = jax.tree.map(lambda a, b: placed(a - b), after.sites, before.sites)
-        transfers = tables.window
-        if full < count:
-            is_last = which[0] == count - 1
-            transfers = jax.tree.map(
-                lambda a, b: jnp.where(is_last, b, a), transfers, tables.last_window
-            )
-        beside = lambda x: x[:, :, None]  # noqa: E731
-        _, gain = env.changed(
-            tables.medium, transfers, exterior,
-            tuple(map(beside, tokens.gates)), tuple(map(beside, mixed)), change,
-        )
-        return gain  # (outputs, core, windows)
-
-    gains = jax.lax.map(group, jnp.asarray(indices, jnp.int32))
-    gains = jnp.moveaxis(gains, 3, 1)  # (groups, windows, outputs, core)
-    whole = gains[: groups].reshape(-1, *gains.shape[2:])[:full]
-    if full < count:
-        whole = jnp.concatenate([whole, gains[-1:, 0]])
-    flat = jnp.moveaxis(whole, 1, 2).reshape(-1, whole.shape[1])[: parts.n_tokens]
+        last = of(jnp.array([count - 1], jnp.int32), tables.last_window)
+        gains = jnp.concatenate([gains, jnp.moveaxis(last, 0, 2)])
+    flat = gains.reshape(-1, gains.shape[2])[: parts.n_tokens]
     return flat.reshape(-1, *model.head.bias.shape)
+
+
+def _flips(
+    model: DysonNet,
+    tables: Tables,
+    cache: Surroundings,
+    bit: Array,
+    which: Int[Array, " windows"],
+    transfers: tuple[env.Transfer, ...],
+) -> Inexact[Array, "outputs windows core"]:
+    """In all slots of the cores of some windows of the same length."""
+    parts = tables.parts
+    take = lambda tree, axis: jax.tree.map(  # noqa: E731
+        lambda x: jnp.take(x, which, axis=axis), tree
+    )
+    tokens, mixed = take(cache.windows.tokens, -1), take(cache.windows.mixed, -1)
+    patterns, exterior = take(cache.windows.patterns, -1), take(cache.exterior, 0)
+
+    def change(slot: Array) -> env.Site:
+        position = which * parts.core + slot - parts.half
+        mask = bit[None, None].astype(patterns.dtype)
+        move = env.move_within(model, tables.medium, tokens, patterns, slot, mask, position)
+        return move.change
+
+    slots = jnp.arange(parts.core, dtype=jnp.int32)
+    window = env.Window(transfers, tokens.gates, mixed, exterior)
+    return env.changed_by_each(tables.medium, window, jax.lax.map(change, slots), slots)
 
 
 def one_move(
@@ -328,15 +309,14 @@ def one_move(
     transfers = jax.tree.map(
         lambda a, b: jnp.where(which == parts.count - 1, b, a), tables.window, tables.last_window
     )
-    _, gain = env.changed(
-        tables.medium, transfers, exterior, tokens.gates, mixed, move.change,
-        (slot, parts.margin + 1),
-    )
+    window = env.Window(transfers, tokens.gates, mixed, exterior)
+    _, gain = env.changed(tables.medium, window, move.change, slot)
     return gain.reshape(model.head.bias.shape)
 
 
 def _stacked(segments: env.Segment, count: int) -> env.Segment:
-    """From a batch of pieces to pieces with a batch of one."""
-    each = jax.tree.map(lambda x: x[:, None], segments)
+    """From a batch of pieces to pieces with a batch of one, for changes: how waves are answered
+    does not depend on the sources of the reference itself."""
+    excited = tuple(x[:, None] for x in segments.excited)
     through = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), segments.through)
-    return eqx.tree_at(lambda s: s.through, each, through)
+    return env.Segment(through, excited, None)

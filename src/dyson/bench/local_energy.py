@@ -56,7 +56,7 @@ def measure(n_sites: int, *, mixer: str, samples: int) -> Row:
 
     compile_seconds, abacus = per_element(model, Abacus(), spins)
     _, forward = per_element(model, Recompute(), spins[:1])
-    _, three_blocks = per_element(deeper, Abacus(), spins[:4])
+    _, three_blocks = per_element(deeper, Abacus(), spins[:16])
     padded = -(-n_sites // 4) * 4
     _, vit = compile_and_time(
         # forward passes of a few flips at once; all of them cost n_sites times as much

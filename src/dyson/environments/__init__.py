@@ -9,13 +9,13 @@ from dyson.environments.local import (
     move_within,
     token_patterns,
 )
-from dyson.environments.medium import Medium, Transfer, shared_product
-from dyson.environments.segment import Segment, Site, join, mirrored, no_segment, segment_of
+from dyson.environments.medium import Medium, Transfer, for_each_layer, shared_product, unstacked
+from dyson.environments.segment import Segment, Site, join, no_segment, segment_of
 from dyson.environments.sequence import Stretch, changed_in_sequence
 from dyson.environments.window import (
-    Exterior,
+    Window,
     changed,
-    exterior_of,
+    changed_by_each,
     log_psi,
     open_transfers,
     settled,
@@ -24,23 +24,23 @@ from dyson.environments.window import (
 
 __all__ = [
     "Chunks",
-    "Exterior",
     "LocalFeatures",
     "Medium",
     "Segment",
     "Site",
     "Stretch",
     "Transfer",
+    "Window",
     "changed",
+    "changed_by_each",
     "changed_in_sequence",
     "chunks_of",
-    "exterior_of",
     "flipped",
+    "for_each_layer",
     "half_window",
     "join",
     "local_features",
     "log_psi",
-    "mirrored",
     "move_within",
     "no_segment",
     "open_transfers",
@@ -48,5 +48,6 @@ __all__ = [
     "settled",
     "shared_product",
     "token_patterns",
+    "unstacked",
     "window_transfers",
 ]

@@ -66,7 +66,7 @@ def local_features(
 class Move(NamedTuple):
     """A move in a window: the tokens that it reaches, from ``first`` on, before and after it.
 
-    pattern, moved: patterns of the tokens that it flips.   change: of all features of the window.
+    pattern, moved: patterns of the tokens that it flips.
     """
 
     first: Int[Array, ""]
@@ -74,7 +74,11 @@ class Move(NamedTuple):
     after: LocalFeatures
     pattern: Int[Array, "span batch"]
     moved: Int[Array, "span batch"]
-    change: Site
+
+    @property
+    def change(self) -> Site:
+        """Of the local features."""
+        return jax.tree.map(lambda a, b: a - b, self.after.sites, self.before.sites)
 
     def put(self, x: Any, values: Any) -> Any:
         """Arrays over the window with the tokens that the move reaches replaced."""
@@ -89,7 +93,7 @@ def move_within(
     patterns: Int[Array, "tokens batch"],
     first: Int[Array, ""],
     masks: Int[Array, "span 1"],
-    position: Int[Array, ""],
+    position: Int[Array, " #batch"],
 ) -> Move:
     """Flip bits ``masks`` of neighbouring tokens of a window, the first of them ``half_window``
     behind ``first``, which is token ``position`` of the chain; O(span features^2)."""
@@ -100,13 +104,10 @@ def move_within(
     pattern = jax.lax.dynamic_slice_in_dim(patterns, first + half, span)
     exists = None
     if not model.periodic:
-        here = position + np.arange(width, dtype=np.int32)
-        exists = ((here >= 0) & (here < model.n_tokens))[:, None]
+        here = position + np.arange(width, dtype=np.int32)[:, None]
+        exists = (here >= 0) & (here < model.n_tokens)
     after = flipped(model, medium, before, pattern ^ masks, exists)
-    change = jax.tree.map(lambda a, b: a - b, after.sites, before.sites)
-    move = Move(first, before, after, pattern, pattern ^ masks, change)
-    nothing = jax.tree.map(jnp.zeros_like, tokens.sites)
-    return move._replace(change=move.put(nothing, change))
+    return Move(first, before, after, pattern, pattern ^ masks)
 
 
 def flipped(

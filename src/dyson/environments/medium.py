@@ -163,11 +163,10 @@ def transfers(
     return unstacked(for_each_layer(of_layer, medium.layers), len(lengths))
 
 
-def for_each_layer(function: Callable[[Propagator], Any], layers: tuple[Propagator, ...]) -> tuple:
-    """``function`` of every layer, side by side: the compiler sees it once."""
-    if len(layers) == 1:
-        return (function(layers[0]),)
-    together = jax.vmap(function)(jax.tree.map(lambda *x: jnp.stack(x), *layers))
+def for_each_layer(function: Callable[[Any], Any], layers: Sequence[Any]) -> tuple:
+    """``function`` of every layer, one after the other: the compiler sees it once, and does not
+    repeat its powers of poles wherever the results are used."""
+    together = jax.lax.map(function, jax.tree.map(lambda *x: jnp.stack(x), *layers))
     return unstacked(together, len(layers))
 
 

@@ -33,6 +33,10 @@ class Stretch(eqx.Module):
     mixed: tuple[Stream, ...]
     change: Site
 
+    @property
+    def through(self) -> tuple[Phase, ...]:
+        return tuple(transfer.through for transfer in self.transfers)
+
 
 def changed_in_sequence(
     medium: Medium, elements: Sequence[Stretch | Segment], closing: Sequence[Phase]
@@ -49,13 +53,14 @@ def changed_in_sequence(
     """
     windows = {i: x for i, x in enumerate(elements) if isinstance(x, Stretch)}
     streams = {i: window.change.embedded for i, window in windows.items()}
-    # per element and layer the waves that enter at the left end and at the right end
-    entered: list[list[tuple[Array, Array]]] = [[] for _ in elements]
+    # per segment what has been excited in the layers to come and in the pooled outputs
+    excited: dict[int, Array] = {}
     for index, layer in enumerate(medium.layers):
-        sent: list[tuple[Array, Array] | None] = [
-            _scattered(element, index, waves) if isinstance(element, Segment) and index else None
-            for element, waves in zip(elements, entered, strict=True)
-        ]
+        sent: list[tuple[Array, Array] | None] = [None] * len(elements)
+        for i, waves in excited.items():
+            width = elements[i].through[index].size
+            sent[i] = waves[:width], waves[width : 2 * width]
+            excited[i] = waves[2 * width :]
         heard = {}
         for i, window in windows.items():
             mixing = window.transfers[index]
@@ -63,51 +68,20 @@ def changed_in_sequence(
             heard[i], out = mixing(u)
             right, left = jnp.split(numbered(out, mixing.through), 2)
             sent[i] = right, left
-        through = [
-            x.through[index] if isinstance(x, Segment) else x.transfers[index].through
-            for x in elements
-        ]
+        through = [element.through[index] for element in elements]
         arriving = _arriving(sent, through, closing[index])
-        for waves, so_far in zip(arriving, entered, strict=True):
-            so_far.append(waves)
+        for i, element in enumerate(elements):
+            if isinstance(element, Segment):
+                more = element.excites(index, jnp.concatenate(arriving[i]))
+                excited[i] = excited[i] + more if i in excited else more
         for i, window in windows.items():
             mixing, gate = window.transfers[index], window.change.gates[index]
             incoming = by_channel(jnp.concatenate(arriving[i]), mixing.through)
             y = heard[i] + jnp.einsum("ftw,fwn->ftn", mixing.heard, incoming)
             y = shared_product(layer.mix_out, y)
-            more = window.gates[index] * y + gate * (window.mixed[index] + y)
-            streams[i] = streams[i] + more
+            streams[i] = streams[i] + window.gates[index] * y + gate * (window.mixed[index] + y)
     shares = [medium.head @ jnp.sum(h, axis=1) for h in streams.values()]
-    for element, waves in zip(elements, entered, strict=True):
-        if isinstance(element, Segment):
-            shares += _pooled(element, waves)
-    return functools.reduce(jnp.add, shares)
-
-
-def _scattered(
-    segment: Segment, index: int, entered: list[tuple[Array, Array]]
-) -> tuple[Array, Array]:
-    """Waves of a layer that a segment sends to the right and to the left."""
-
-    def leaving(way: int) -> Array:
-        terms = [
-            _applied(maps[way][0], f) + _applied(maps[way][1], g)
-            for maps, (f, g) in zip(segment.maps[index], entered, strict=True)
-        ]
-        return functools.reduce(jnp.add, terms)
-
-    return leaving(0), leaving(1)
-
-
-def _pooled(segment: Segment, entered: list[tuple[Array, Array]]) -> list[Array]:
-    return [
-        _applied(left, f) + _applied(right, g)
-        for (left, right), (f, g) in zip(segment.pooled, entered, strict=True)
-    ]
-
-
-def _applied(matrix: Float[Array, "batch rows waves"], wave: Float[Array, "waves batch"]) -> Array:
-    return jnp.einsum("nij,jn->in", matrix, wave)
+    return functools.reduce(jnp.add, [*shares, *excited.values()])
 
 
 def _arriving(

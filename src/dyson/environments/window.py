@@ -1,12 +1,11 @@
 """Exact evaluation of a window of tokens within what surrounds it, and of changes in it."""
 
-import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Float, Inexact, Int
 
 from dyson.environments.medium import (
     Medium,
@@ -18,51 +17,7 @@ from dyson.environments.medium import (
 )
 from dyson.environments.segment import Segment, Site
 from dyson.networks import DysonNet
-
-
-class Exterior(eqx.Module):
-    """All of the chain but a window, as the window sees it.
-
-    maps[l][m], m < l: from the waves of layer m that leave the window to those of layer l that come
-      back.  sent[l]: what comes if nothing leaves.  Waves are numbered (2, parts, features, modes).
-      The transfer along the window is closed, so waves that only pass by are not counted again.
-    pooled, pooled_sent: share of head @ sum_t h_t.
-    """
-
-    maps: tuple[tuple[Float[Array, "batch waves lower"], ...], ...]
-    sent: tuple[Float[Array, "batch waves 1"], ...]
-    pooled: tuple[Float[Array, "batch outputs waves"], ...]
-    pooled_sent: Float[Array, "batch outputs 1"]
-
-    def coming(self, index: int, leaving: list[Array]) -> Array:
-        """Waves of layer ``index`` > 0 that the leaving ones of lower layers excite outside."""
-        return _sum(_applied(x, out) for x, out in zip(self.maps[index], leaving, strict=True))
-
-    def outputs(self, leaving: list[Array]) -> Array:
-        """What the leaving waves of all layers add to the pooled outputs of the head."""
-        return _sum(_applied(x, out) for x, out in zip(self.pooled, leaving, strict=True))
-
-
-def exterior_of(segment: Segment) -> Exterior:
-    """The exterior of a window made of the segment from its right end on to its left end: around
-    the ring, or through what lies outside an open chain."""
-    columns = lambda ends: jnp.concatenate(ends, axis=2)  # noqa: E731
-    rows = lambda directions: jnp.concatenate(directions, axis=1)  # noqa: E731
-    return Exterior(
-        tuple(tuple(rows(list(map(columns, x))) for x in maps) for maps in segment.maps),
-        tuple(map(rows, segment.sent)),
-        tuple(map(columns, segment.pooled)),
-        segment.pooled_sent,
-    )
-
-
-def _applied(response: Array, leaving: Array) -> Array:
-    """A map (batch, rows, waves) of waves (waves, ..., batch)."""
-    return jnp.einsum("nij,j...n->i...n", response, leaving)
-
-
-def _sum(terms: Iterable[Array]) -> Array:
-    return functools.reduce(jnp.add, terms)
+from dyson.networks.blocks import Stream
 
 
 def window_transfers(
@@ -81,64 +36,133 @@ def open_transfers(
 
 
 def settled(
-    medium: Medium, transfers: tuple[Transfer, ...], exterior: Exterior, tokens: Site
+    medium: Medium, transfers: tuple[Transfer, ...], exterior: Segment, tokens: Site
 ) -> tuple[tuple[Array, ...], Float[Array, "outputs batch"]]:
     """W_out y of the tokens of a window in every layer, and ``head @ sum_t h^(L)_t`` of the chain.
+
+    ``exterior`` is the segment from the right end of the window on to its left end: around the
+    ring, or through what lies outside an open chain.  The transfers along the window are closed, so
+    waves that only pass by outside are not counted again.
 
     The window may be of the length of the chain.  O(length^2 features + length features^2) and one
     application of each map of the exterior, independent of the rest.
     """
-    h, mixed, leaving = tokens.embedded, [], []
+    assert exterior.sent is not None
+    h, mixed, outside = tokens.embedded, [], exterior.sent[..., 0].T
     for index, (layer, mixing, drive, gate) in enumerate(
         zip(medium.layers, transfers, tokens.drives, tokens.gates, strict=True)
     ):
         u = shared_product(layer.scattered, h) + drive
-        coming = exterior.sent[index][..., 0].T
-        if index:
-            coming = coming + exterior.coming(index, leaving)
-        y, out = mixing(jnp.concatenate([u, by_channel(coming, mixing.through)], axis=1))
+        coming, outside = _next_layer(outside, mixing)
+        y, out = mixing(jnp.concatenate([u, coming], axis=1))
         mixed.append(shared_product(layer.mix_out, y))
-        leaving.append(numbered(out, mixing.through))
+        outside = outside + exterior.excites(index, numbered(out, mixing.through))
         h = h + gate * mixed[-1]
-    total = medium.head @ jnp.sum(h, axis=1) + exterior.outputs(leaving)
-    total = total + exterior.pooled_sent[..., 0].T
-    return tuple(mixed), total
+    return tuple(mixed), medium.head @ jnp.sum(h, axis=1) + outside
+
+
+class Window(NamedTuple):
+    """A window before it changes: per layer the transfers along it, D, and W_out y of its tokens;
+    and what surrounds it."""
+
+    transfers: tuple[Transfer, ...]
+    gates: tuple[Stream, ...]
+    mixed: tuple[Stream, ...]
+    exterior: Segment
 
 
 def changed(
-    medium: Medium,
-    transfers: tuple[Transfer, ...],
-    exterior: Exterior,
-    gates: tuple[Array, ...],
-    mixed: tuple[Array, ...],
-    change: Site,
-    where: tuple[Array, int] | None = None,
-) -> tuple[tuple[Array, ...], Float[Array, "outputs *moves batch"]]:
-    """What ``mixed`` and the pooled outputs of :func:`settled` gain by a change of the tokens.
+    medium: Medium, window: Window, change: Site, slot: Int[Array, ""]
+) -> tuple[tuple[Array, ...], Float[Array, "outputs batch"]]:
+    """What ``mixed`` and the pooled outputs of :func:`settled` gain by a change of some tokens.
 
-    ``change`` holds the differences of all local features on the window, (features, tokens, ...,
-    batch): any number of moves side by side.  They may be known to vanish but ``where``: at
-    ``where[1]`` tokens from ``where[0]`` on.  Only differences are followed, so that ratios are
-    accurate also where log psi is large.
+    ``change`` holds the differences of the local features of neighbouring tokens, from ``slot`` on;
+    (features, tokens, batch).  Only differences are followed, so that ratios are accurate also
+    where log psi is large.
+
+    Cost as that of :func:`settled`.
     """
-    h, changes, leaving = change.embedded, [], []
-    for index, (layer, mixing) in enumerate(zip(medium.layers, transfers, strict=True)):
-        drive, gate = change.drives[index], change.gates[index]
-        if where is not None and not index:
-            # only the columns of the changed tokens
-            here = lambda x: jax.lax.dynamic_slice_in_dim(x, *where, axis=1)  # noqa: E731
-            y, out = mixing(shared_product(layer.scattered, here(h)) + here(drive), where[0])
-        else:
-            u = shared_product(layer.scattered, h) + drive
-            coming = [exterior.coming(index, leaving)] if index else []
-            coming = [by_channel(x, mixing.through) for x in coming]
-            y, out = mixing(jnp.concatenate([u, *coming], axis=1))
-        y = shared_product(layer.mix_out, y)
-        h = h + gates[index] * y + gate * (mixed[index] + y)
+    h, radiated, outside, changes = change.embedded, None, None, []
+    for index, transfer in enumerate(window.transfers):
+        beyond = None
+        if radiated is not None and outside is not None:
+            coming, outside = _next_layer(outside, transfer)
+            beyond = radiated, coming
+        h, radiated, y, out = _scattered(medium, window, index, change, slot, h, beyond)
         changes.append(y)
-        leaving.append(numbered(out, mixing.through))
-    total = shared_product(medium.head, jnp.sum(h, axis=1)) + exterior.outputs(leaving)
-    return tuple(changes), total
+        outside = _excited(window, index, out, outside)
+    assert radiated is not None and outside is not None
+    stream = jnp.sum(h, axis=1) + jnp.sum(radiated, axis=1)
+    return tuple(changes), medium.head @ stream + outside
+
+
+def changed_by_each(
+    medium: Medium, window: Window, changes: Site, slots: Int[Array, " moves"]
+) -> Float[Array, "outputs batch moves"]:
+    """What the pooled outputs of :func:`settled` gain by each of several moves, stacked along the
+    first axis of ``changes``.
+
+    In every layer one move after the other is followed in the window, then all of them at once
+    outside.
+    """
+    h, radiated, outside = changes.embedded, None, None
+    for index, transfer in enumerate(window.transfers):
+        beyond = None
+        if radiated is not None and outside is not None:
+            coming, outside = _next_layer(outside, transfer)
+            beyond = radiated, jnp.moveaxis(coming, -1, 0)
+
+        def follow(item: Any) -> tuple[Array, Array, Array]:
+            h, radiated, _, out = _scattered(medium, window, index, *item)  # noqa: B023
+            return h, radiated, out
+
+        h, radiated, out = jax.lax.map(follow, (changes, slots, h, beyond))
+        outside = _excited(window, index, jnp.moveaxis(out, 0, -1), outside)
+    assert radiated is not None and outside is not None
+    stream = jnp.sum(h, axis=2) + jnp.sum(radiated, axis=2)
+    return shared_product(medium.head, jnp.moveaxis(stream, 0, -1)) + outside
+
+
+def _scattered(
+    medium: Medium,
+    window: Window,
+    index: int,
+    change: Site,
+    slot: Int[Array, ""],
+    h: Stream,
+    beyond: tuple[Stream, Array] | None,
+) -> tuple[Array, Array, Array, Array]:
+    """A change in one layer.
+
+    The change of the linear stream is that of the changed tokens, ``h``, and what the gates of the
+    window have added to it everywhere, as in :mod:`dyson.abacus.scatter`; ``beyond`` is the latter
+    and the waves that come in, by channel.  Returns both new, the change of W_out y and the waves
+    that leave, by channel.
+    """
+    layer, transfer = medium.layers[index], window.transfers[index]
+    gate = change.gates[index]
+    y, out = transfer(shared_product(layer.scattered, h) + change.drives[index], slot)
+    if beyond is not None:
+        radiated, coming = beyond
+        u = shared_product(layer.scattered, radiated)
+        more_y, more_out = transfer(jnp.concatenate([u, coming], axis=1))
+        y, out = y + more_y, out + more_out
+    y = shared_product(layer.mix_out, y)
+    here = window.mixed[index] + y
+    h = h + gate * jax.lax.dynamic_slice_in_dim(here, slot, gate.shape[1], axis=1)
+    more = window.gates[index] * y
+    return h, more if beyond is None else beyond[0] + more, y, out
+
+
+def _next_layer(outside: Array, transfer: Transfer) -> tuple[Array, Array]:
+    """Of what has been excited outside, the waves that come in next, by channel, and the rest."""
+    count = 2 * transfer.through.size
+    return by_channel(outside[:count], transfer.through), outside[count:]
+
+
+def _excited(window: Window, index: int, out: Array, outside: Array | None) -> Array:
+    excited = window.exterior.excites(index, numbered(out, window.transfers[index].through))
+    return excited if outside is None else outside + excited
 
 
 def log_psi(

@@ -192,7 +192,7 @@ def environment_pass(
         index, entering, entering_patterns, uniforms, suffix = item
         tokens = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), edge, entering)
         patterns = jnp.concatenate([edge_patterns, entering_patterns])
-        exterior = env.exterior_of(env.join(suffix, prefix))
+        exterior = env.join(suffix, prefix)
         transfers = fitting(index, window, short_window)
         mixed, outputs = env.settled(medium, transfers, exterior, tokens.sites)
 
@@ -203,10 +203,8 @@ def environment_pass(
             move = env.move_within(
                 network, medium, tokens, patterns, step, mask[:, None], position
             )
-            changes, gain = env.changed(
-                medium, transfers, exterior, tokens.gates, mixed, move.change,
-                (step, margin + 1),
-            )
+            here = env.Window(transfers, tokens.gates, mixed, exterior)
+            changes, gain = env.changed(medium, here, move.change, step)
             new = amplitude(outputs + gain)
             accept = log_uniform < 2 * jnp.real(new - log_psi).astype(log_uniform.dtype)
             if distances:
