@@ -17,10 +17,15 @@ def pytest_addoption(parser):
     )
 
 
-@pytest.fixture
-def quick_compilation():
-    """For programs that run for milliseconds: their compilation takes two thirds of its time."""
-    jax.config.update("jax_disable_most_optimizations", True)
+@pytest.fixture(autouse=True)
+def _quick_compilation(request):
+    """Most programs run for milliseconds, and optimising them takes a third of all time.
+
+    Where the optimised program is the point, and where it must be that of another process, a test
+    is marked ``optimised``.
+    """
+    quick = request.node.get_closest_marker("optimised") is None
+    jax.config.update("jax_disable_most_optimizations", quick)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 

@@ -18,6 +18,9 @@ from dyson.display import Display, summary, uncertain
 from dyson.hamiltonians import Ising
 from dyson.settings import Settings
 
+# other processes compile with all optimisations, and runs are compared bit for bit
+pytestmark = pytest.mark.optimised
+
 SIZE = ["--n-sites", "6", "--features", "4", "--hidden", "2", "--depth", "1", "--chains", "8"]
 TINY = [*SIZE, "--chain-length", "4", "--checkpoint-every", "2", "--batches", "2"]
 

@@ -193,7 +193,6 @@ def test_random_spins_are_fair_and_independent():
         (8, 1.0, 0.3, True, True),
     ],
 )
-@pytest.mark.usefixtures("quick_compilation")
 def test_exchanges_are_those_of_the_spin_operators(case):
     n_sites, j1, j2, marshall, periodic = case
     hamiltonian = J1J2(n_sites, j1=j1, j2=j2, marshall=marshall, periodic=periodic)
@@ -240,7 +239,6 @@ def test_the_rotation_makes_the_ground_state_positive():
         (7, 1.2, 1.0, math.inf, True, True, False),
     ],
 )
-@pytest.mark.usefixtures("quick_compilation")
 def test_xxz_chains_are_those_of_the_spin_operators(case):
     n_sites, coupling, anisotropy, exponent, marshall, periodic, kac = case
     hamiltonian = XXZ(

@@ -77,7 +77,6 @@ def test_terms_that_flip_pairs():
         np.testing.assert_allclose(energies, expected.real, rtol=1e-10)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("n_sites, token_size", [(1, 1), (6, 1), (8, 2)])
 def test_exchanges_by_the_default_updates(n_sites, token_size):
     hamiltonian = J1J2(n_sites, j1=0.9, j2=0.6)

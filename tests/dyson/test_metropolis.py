@@ -108,7 +108,6 @@ def test_runs_are_drawn_evenly_and_undo_themselves(periodic):
         assert sorted(sites[sites >= 0]) == sorted(run)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("n, distance, periodic", [(7, 2, True), (7, 2, False), (2, 2, False)])
 def test_exchanges_pick_every_pair_and_keep_the_magnetisation(n, distance, periodic):
     moves = Exchanges(n, periodic, distance)

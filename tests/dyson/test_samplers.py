@@ -10,7 +10,6 @@ import pytest
 
 from dyson import J1J2, DysonNet, Ising, Metropolis, SpinFlip, Sweep, Typewriter, checkpoint
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 N_CHAINS = 3
 SMALL = {"features": 2, "depth": 1, "modes": 1, "hidden": 1, "mixer": "real"}
 

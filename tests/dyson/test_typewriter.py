@@ -46,7 +46,6 @@ def plans_of(sampler):
         (12, 1, True, {"depth": 1, "head": 2.0, "periodic": False, "complex_head": True}),
     ],
 )
-@pytest.mark.usefixtures("quick_compilation")
 def test_without_tolerance_it_is_the_brute_force_chain(n_sites, interval, projected, options):
     """Every decision after an accepted flip freezes, and is taken by a new reference."""
     n_chains = 6
@@ -86,7 +85,6 @@ def test_without_tolerance_it_is_the_brute_force_chain(n_sites, interval, projec
     assert float(jnp.sum(state.errors.counts[:, 0])) > ENOUGH and np.sum(info.frozen) > 0
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_replay_by_hand():
     """One refresh from the middle of a pass: the changes of theta of all candidates, by forward
     passes, added up in numpy; tolerances that freeze some chains, and audits."""
@@ -235,7 +233,6 @@ def test_samples_follow_the_enumerated_distribution():
 @pytest.mark.parametrize(
     "n_sites, interval", [(1, 1), (2, 1), (7, 2), (10, 3), (31, 3), (31, 40)]
 )
-@pytest.mark.usefixtures("quick_compilation")
 def test_every_site_is_proposed_as_often(n_sites, interval):
     """Candidates of a pass differ and lie in every second interval; none is preferred."""
     sampler = Typewriter(Ising(n_sites), 1, interval=interval, sweeps=1)

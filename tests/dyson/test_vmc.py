@@ -37,6 +37,7 @@ def small_problem(n_sites=8, optimiser=None, **options):
     return vmc, vmc.init(jax.random.key(1), model)
 
 
+@pytest.mark.optimised
 def test_finds_the_ground_state_and_compiles_once():
     vmc, state = small_problem(dtype=jnp.float32)
     before = _step._cached._cache_size()

@@ -10,7 +10,6 @@ import pytest
 import hodlr
 from random_matrices import DTYPES, brute_force, epsilon, random_toeplitz
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 # Larger than the default leaves of 64, with which two exponential matrices meet as HODLR; and with
 # padding.
 N, LEAF = 70, 18

@@ -209,7 +209,6 @@ def test_from_entries_reports_a_miss():
     assert info.error > 0.1
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_from_entries_within_a_tolerance_never_misses_in_silence():
     """Single entries far apart in blocks of zeros: the search rarely meets one, the random entries
     that measure the error do."""
@@ -229,7 +228,6 @@ def test_from_entries_within_a_tolerance_never_misses_in_silence():
         )
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_from_entries_reaches_its_tolerance_at_full_rank():
     """Random blocks need as many crosses as they have rows. Some blocks get there while the search
     in others has met nothing more: those are searched again, from more probes."""

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 import hodlr
 from random_matrices import DTYPES, brute_force, epsilon, random_sum, random_toeplitz
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 # Every new shape is compiled anew: few examples, each one program.
 few = settings(max_examples=10, deadline=None, derandomize=True)
 

@@ -102,7 +102,6 @@ def test_derivatives_against_finite_differences(form):
     np.testing.assert_allclose(jax.jit(jax.grad(jax.grad(value)))(0.0), second, rtol=1e-3)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("n", [1, 2, 5, 33, 64, 100, 200])
 def test_determinants_of_random_complex_matrices(n):
     """Phase and logarithm, for HODLR matrices of full rank and for exponential ones. A relative
@@ -132,7 +131,6 @@ def test_determinants_of_random_complex_matrices(n):
         np.testing.assert_allclose(abs(complex(sign)), 1, rtol=1e-12)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @pytest.mark.parametrize("form", ["exponential", "hodlr"])
 def test_gradients_of_solutions_and_determinants(form, dtype):
