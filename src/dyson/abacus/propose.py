@@ -126,7 +126,7 @@ class Abacus(LocalUpdates):
         A reference and its flips cost the same per token at any size, forward passes grow with the
         chain: both are counted in multiply-adds, with constants that reproduce the crossings
         measured on one core within a factor of about two.  With 16 features and one mode they are
-        less than 50 sites at depth 2, at depth 3 60 with complex and 35 with real modes; pairs at
+        less than 50 sites at depth 2, at depth 3 100 with complex and 75 with real modes; pairs at
         any distance pay beyond 250 sites at depth 2.
         """
         network, route = self._route(model)

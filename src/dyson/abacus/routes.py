@@ -28,6 +28,8 @@ from dyson.environments import half_window
 from dyson.networks import DysonNet
 from dyson.spins import flip
 
+# Multiply-adds in the time that a loop takes over a layer and slot, whatever is computed there.
+STEP = 170_000
 # Moves side by side where the flips of all sites are evaluated one by one.
 FLIPS_AT_ONCE = 64
 
@@ -207,7 +209,9 @@ class ByWindows(Route):
         joins = (48 * triples * waves**3 + 100 * couples * waves**2) // self.parts.core
         width = self.parts.window
         flips = model.depth * width * model.features * (2 * model.features + width)
-        return joins + flips < _forward_pass(model)
+        # few windows side by side leave the steps from slot to slot dearer than their arithmetic
+        steps = STEP * model.depth // self.parts.count
+        return joins + flips + steps < _forward_pass(model)
 
 
 @final
