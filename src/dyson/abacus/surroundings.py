@@ -150,7 +150,7 @@ def pieces_of(tables: Tables, tokens: env.Site) -> Pieces:
     indices = np.minimum(np.arange(batches * each), parts.count - 1).reshape(batches, each)
 
     def some(which: Array) -> tuple[env.Segment, env.Segment]:
-        here = jax.tree.map(lambda x: jnp.take(x, which, axis=-1), tokens)
+        here = _at(which, tokens)
         head = env.segment_of(tables.medium, tables.head, _cut(here, 0, parts.margin))
         body = env.segment_of(tables.medium, tables.body, _cut(here, parts.margin, parts.core))
         return _stacked(head, each), _stacked(body, each)
@@ -265,11 +265,7 @@ def _flips(
 ) -> Inexact[Array, "outputs windows core"]:
     """In all slots of the cores of some windows of the same length."""
     parts = tables.parts
-    take = lambda tree, axis: jax.tree.map(  # noqa: E731
-        lambda x: jnp.take(x, which, axis=axis), tree
-    )
-    tokens, mixed = take(cache.windows.tokens, -1), take(cache.windows.mixed, -1)
-    patterns, exterior = take(cache.windows.patterns, -1), take(cache.exterior, 0)
+    tokens, patterns = _at(which, (cache.windows.tokens, cache.windows.patterns))
 
     def change(slot: Array) -> env.Site:
         position = which * parts.core + slot - parts.half
@@ -278,7 +274,7 @@ def _flips(
         return move.change
 
     slots = jnp.arange(parts.core, dtype=jnp.int32)
-    window = env.Window(transfers, tokens.gates, mixed, exterior)
+    window = _window(cache, which, transfers)
     return env.changed_by_each(tables.medium, window, jax.lax.map(change, slots), slots)
 
 
@@ -295,13 +291,7 @@ def one_move(
     """
     parts = tables.parts
     which, slot = base // parts.core, base % parts.core
-    take = lambda tree, axis: jax.tree.map(  # noqa: E731
-        lambda x: jax.lax.dynamic_slice_in_dim(x, which, 1, axis), tree
-    )
-    tokens, mixed = (take(tree, -1) for tree in (cache.windows.tokens, cache.windows.mixed))
-    mixed = tuple(mixed)
-    exterior = take(cache.exterior, 0)
-    patterns = jax.lax.dynamic_slice_in_dim(cache.windows.patterns, which, 1, 1)
+    tokens, patterns = _at(which[None], (cache.windows.tokens, cache.windows.patterns))
     position = base - parts.half
     move = env.move_within(
         model, tables.medium, tokens, patterns, slot, masks[:, None], position
@@ -309,9 +299,22 @@ def one_move(
     transfers = jax.tree.map(
         lambda a, b: jnp.where(which == parts.count - 1, b, a), tables.window, tables.last_window
     )
-    window = env.Window(transfers, tokens.gates, mixed, exterior)
+    window = _window(cache, which[None], transfers)
     _, gain = env.changed(tables.medium, window, move.change, slot)
     return gain.reshape(model.head.bias.shape)
+
+
+def _window(
+    cache: Surroundings, which: Int[Array, " windows"], transfers: tuple[env.Transfer, ...]
+) -> env.Window:
+    """Some windows side by side, all of the same length."""
+    gates, mixed = _at(which, (cache.windows.tokens.gates, cache.windows.mixed))
+    return env.Window(transfers, gates, mixed, _at(which, cache.exterior, axis=0))
+
+
+def _at(which: Int[Array, " windows"], tree: Any, axis: int = -1) -> Any:
+    """Some entries along the axis of the windows."""
+    return jax.tree.map(lambda x: jnp.take(x, which, axis=axis, mode="clip"), tree)
 
 
 def _stacked(segments: env.Segment, count: int) -> env.Segment:

@@ -1,6 +1,6 @@
 """Exact evaluation of a window of tokens within what surrounds it, and of changes in it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -61,6 +61,11 @@ def settled(
     return tuple(mixed), medium.head @ jnp.sum(h, axis=1) + outside
 
 
+# What the gates of a window have added to the linear stream so far, and the waves that come in, by
+# channel; None in the first layer.
+Beyond = tuple[Array, Array] | None
+
+
 class Window(NamedTuple):
     """A window before it changes: per layer the transfers along it, D, and W_out y of its tokens;
     and what surrounds it."""
@@ -82,16 +87,14 @@ def changed(
 
     Cost as that of :func:`settled`.
     """
-    h, radiated, outside, changes = change.embedded, None, None, []
-    for index, transfer in enumerate(window.transfers):
-        beyond = None
-        if radiated is not None and outside is not None:
-            coming, outside = _next_layer(outside, transfer)
-            beyond = radiated, coming
+    changes = []
+
+    def layer(index: int, h: Array, beyond: Beyond) -> tuple[Array, Array, Array]:
         h, radiated, y, out = _scattered(medium, window, index, change, slot, h, beyond)
         changes.append(y)
-        outside = _excited(window, index, out, outside)
-    assert radiated is not None and outside is not None
+        return h, radiated, out
+
+    h, radiated, outside = _layer_by_layer(window, layer, change.embedded)
     stream = jnp.sum(h, axis=1) + jnp.sum(radiated, axis=1)
     return tuple(changes), medium.head @ stream + outside
 
@@ -105,22 +108,38 @@ def changed_by_each(
     In every layer one move after the other is followed in the window, then all of them at once
     outside.
     """
-    h, radiated, outside = changes.embedded, None, None
-    for index, transfer in enumerate(window.transfers):
-        beyond = None
-        if radiated is not None and outside is not None:
-            coming, outside = _next_layer(outside, transfer)
-            beyond = radiated, jnp.moveaxis(coming, -1, 0)
+
+    def layer(index: int, h: Array, beyond: Beyond) -> tuple[Array, Array, Array]:
+        if beyond is not None:
+            beyond = beyond[0], jnp.moveaxis(beyond[1], -1, 0)
 
         def follow(item: Any) -> tuple[Array, Array, Array]:
-            h, radiated, _, out = _scattered(medium, window, index, *item)  # noqa: B023
+            h, radiated, _, out = _scattered(medium, window, index, *item)
             return h, radiated, out
 
         h, radiated, out = jax.lax.map(follow, (changes, slots, h, beyond))
-        outside = _excited(window, index, jnp.moveaxis(out, 0, -1), outside)
-    assert radiated is not None and outside is not None
+        return h, radiated, jnp.moveaxis(out, 0, -1)
+
+    h, radiated, outside = _layer_by_layer(window, layer, changes.embedded)
     stream = jnp.sum(h, axis=2) + jnp.sum(radiated, axis=2)
     return shared_product(medium.head, jnp.moveaxis(stream, 0, -1)) + outside
+
+
+def _layer_by_layer(
+    window: Window, layer: Callable[..., tuple[Array, Array, Array]], h: Stream
+) -> tuple[Array, Array, Array]:
+    """Through all layers of the window and of what surrounds it: the change of the linear stream
+    in the two parts of :func:`_scattered`, and that of the pooled outputs by what is outside.
+
+    ``layer`` takes its index and what arrives; it returns the new change and the waves that leave.
+    """
+    h, radiated, out = layer(0, h, None)
+    outside = window.exterior.excites(0, numbered(out, window.transfers[0].through))
+    for index, transfer in enumerate(window.transfers[1:], start=1):
+        coming, outside = _next_layer(outside, transfer)
+        h, radiated, out = layer(index, h, (radiated, coming))
+        outside = outside + window.exterior.excites(index, numbered(out, transfer.through))
+    return h, radiated, outside
 
 
 def _scattered(
@@ -130,14 +149,13 @@ def _scattered(
     change: Site,
     slot: Int[Array, ""],
     h: Stream,
-    beyond: tuple[Stream, Array] | None,
+    beyond: Beyond,
 ) -> tuple[Array, Array, Array, Array]:
     """A change in one layer.
 
     The change of the linear stream is that of the changed tokens, ``h``, and what the gates of the
-    window have added to it everywhere, as in :mod:`dyson.abacus.scatter`; ``beyond`` is the latter
-    and the waves that come in, by channel.  Returns both new, the change of W_out y and the waves
-    that leave, by channel.
+    window have added to it everywhere, as in :mod:`dyson.abacus.scatter`.  Returns both, the change
+    of W_out y and the waves that leave, by channel.
     """
     layer, transfer = medium.layers[index], window.transfers[index]
     gate = change.gates[index]
@@ -158,11 +176,6 @@ def _next_layer(outside: Array, transfer: Transfer) -> tuple[Array, Array]:
     """Of what has been excited outside, the waves that come in next, by channel, and the rest."""
     count = 2 * transfer.through.size
     return by_channel(outside[:count], transfer.through), outside[count:]
-
-
-def _excited(window: Window, index: int, out: Array, outside: Array | None) -> Array:
-    excited = window.exterior.excites(index, numbered(out, window.transfers[index].through))
-    return excited if outside is None else outside + excited
 
 
 def log_psi(
