@@ -24,7 +24,7 @@ from dyson.networks.blocks import Stream
 # Windows whose flips are evaluated side by side: on the CPU, what fits its caches.
 WINDOWS_AT_ONCE = {"cpu": 64, "gpu": 1024, "tpu": 1024}
 # Pieces whose segments are made side by side.
-PIECES_AT_ONCE = 4
+PIECES_AT_ONCE = 8
 
 
 class Tables(eqx.Module):

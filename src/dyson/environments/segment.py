@@ -65,7 +65,9 @@ class Segment(eqx.Module):
 
     def excites(self, layer: int, waves: Float[Array, "entering batch *moves"]) -> Array:
         """What leaves (in the rows of ``excited``) for waves that enter: (leaving, batch, ...)."""
-        return jnp.einsum("nij,jn...->in...", self.excited[layer], waves)
+        by_batch = jnp.moveaxis(waves, 1, 0).reshape(waves.shape[1], waves.shape[0], -1)
+        leaving = jnp.moveaxis(jnp.matmul(self.excited[layer], by_batch), 0, 1)
+        return leaving.reshape(*leaving.shape[:2], *waves.shape[2:])
 
 
 def no_segment(medium: Medium, batch: int, *, outside: bool = False) -> Segment:
@@ -103,20 +105,19 @@ def segment_of(medium: Medium, transfers: tuple[Transfer, ...], tokens: Site) ->
     pooled = _pooled_maps(medium, transfers, tokens.gates)
     excited = []
     for m, (entered, mixing) in enumerate(zip(medium.layers, transfers, strict=True)):
-        # what y in channel a adds to h at the same token: (features, a, tokens, batch)
-        direct = tokens.gates[m][:, None] * entered.mix_out[..., None, None]
+        # what y in channel a adds to h at the same token: (features, tokens, batch, a)
+        direct = tokens.gates[m][..., None] * entered.mix_out[:, None, None]
+        heard = jnp.swapaxes(mixing.heard, 0, 1)[:, None]  # (tokens, 1, a, waves)
         induced, leaving = None, []
         for index in range(m + 1, n_layers):
             layer, gate = medium.layers[index], tokens.gates[index]
-            u = shared_product(layer.scattered, direct)
-            u = u[:, :, :, None] * mixing.heard[..., None]
-            u = jnp.moveaxis(u, 2, 1)  # (features, tokens, a, waves, batch)
+            u = shared_product(layer.scattered, direct)[..., None] * heard
             if induced is not None:
                 u = u + shared_product(layer.scattered, induced)
             leaving.append(_by_end(transfers[index].leaving(u), phases[index], phases[m]))
             if index + 1 < n_layers:
                 y = transfers[index].within(u)
-                more = gate[:, :, None, None] * shared_product(layer.mix_out, y)
+                more = gate[..., None, None] * shared_product(layer.mix_out, y)
                 induced = more if induced is None else induced + more
         excited.append(jnp.concatenate([*leaving, pooled[m]], axis=1))
     return Segment(tuple(phases), tuple(excited), jnp.concatenate(sent).T[..., None])
@@ -148,9 +149,9 @@ def _split(x: Array, axis: int, phase: Phase) -> Array:
 
 
 def _by_end(out: Array, phase: Phase, lower: Phase) -> Float[Array, "batch leaving entering"]:
-    """Waves (features, waves, lower features, lower waves, batch) by direction and end."""
-    x = _split(_split(out, 3, lower), 1, phase)
-    x = jnp.transpose(x, (8, 1, 2, 0, 3, 5, 6, 4, 7))
+    """Waves (features, waves, batch, lower features, lower waves) by direction and end."""
+    x = _split(_split(out, 4, lower), 1, phase)
+    x = jnp.transpose(x, (4, 1, 2, 0, 3, 6, 7, 5, 8))
     return x.reshape(x.shape[0], 2 * phase.size, 2 * lower.size)
 
 
