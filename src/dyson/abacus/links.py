@@ -92,10 +92,12 @@ def lags_of(mixer: Mixer, chain: Chain, bandwidth: int) -> Lags:
     lags = jnp.arange(longest + 1)
     # beyond an open chain there is nothing to multiply a kernel with
     inside = lags % n if chain.periodic else jnp.minimum(lags, n - 1)
-    weights, around = mixer.exponentials().weights, mixer.powers(jnp.maximum(n - lags, 0))
+    weights = mixer.exponentials().weights
+    both = mixer.powers(jnp.concatenate([lags, jnp.maximum(n - lags, 0)]))
+    powers, around = jnp.split(both, 2, axis=-1)
     return Lags(
         mixer.kernel(inside, n, periodic=chain.periodic),
-        mixer.powers(lags),
+        powers,
         around,
         weights / (1 - around[..., 0]) if chain.periodic else weights,
     )

@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from dyson.environments.medium import (
@@ -16,6 +17,7 @@ from dyson.environments.medium import (
     parts,
     passed,
     transfers,
+    turn,
 )
 
 # Tokens of a chunk.  Fewer: more waves to hand on; more: larger products.
@@ -25,18 +27,22 @@ CHUNK = 16
 class Chunks(eqx.Module):
     """The transfers along the chunks of a chain, the last of which may be shorter.
 
-    lengths: lambda^(length), stacked over the number of chunks passed, from 0 on.
-    turn: 1 / (1 - lambda^n) on a ring; zero on an open chain, where no wave comes around.
+    ends: lambda^(length) of the last chunk and of the first, where the waves of either direction
+      leave the chain.
+    around: what becomes of these waves until they arrive at each chunk, in their order, having gone
+      around a ring any number of times; zero on an open chain.
+    turn: 1 / (1 - lambda^n) on a ring, zero on an open chain.
     """
 
     whole: Transfer
     last: Transfer
-    lengths: Float[Array, "chunks parts features modes"]
+    ends: Float[Array, "directions parts features modes"]
+    around: Float[Array, "directions chunks parts features modes"]
     turn: Phase
 
     def __call__(self, u: Float[Array, "features *rows tokens"]) -> Array:
         """``y = G u`` of one row or many; O(features * rows * tokens * (CHUNK + waves))."""
-        n, size, count = u.shape[-1], self.whole.slots, self.lengths.shape[0]
+        n, size, count = u.shape[-1], self.whole.slots, self.around.shape[1]
         filled = jnp.pad(u.reshape(u.shape[0], -1, n), ((0, 0), (0, 0), (0, count * size - n)))
         chunks = filled.reshape(*filled.shape[:2], count, size)
 
@@ -54,24 +60,19 @@ class Chunks(eqx.Module):
 
     def _arriving(self, out: Float[Array, "features rows chunks waves"]) -> Array:
         """Waves that arrive at every chunk, from those that leave every chunk."""
-        count, rows = self.lengths.shape[0], out.shape[1]
         sent = numbered(jnp.moveaxis(out, (3, 2), (1, 2)), self.turn)  # (waves, chunks, rows)
-        right, left = jnp.moveaxis(sent.reshape(2, -1, count, rows), 2, 1)
-        through, last = self.whole.through, self.last.through
+        right, left = jnp.moveaxis(sent.reshape(2, -1, *sent.shape[1:]), 2, 1)
+        sent = jnp.stack([right, left[::-1]], axis=1)  # chunks in the order in which waves pass
 
-        def step(waves: tuple[Array, Array], sent: tuple[Array, Array]):
-            (f, g), (more_f, more_g) = waves, sent
-            return (passed(through, f) + more_f, passed(through, g) + more_g), waves
+        def step(waves: Array, sent: Array) -> tuple[Array, Array]:
+            return turn(self.whole.through, waves) + sent, waves
 
-        nothing = jnp.zeros_like(right[0])
-        (f, g), (f_in, g_in) = jax.lax.scan(step, (nothing, nothing), (right[:-1], left[:0:-1]))
-        # all that leaves either end of the chain comes around any number of times
-        f_turn = passed(self.turn, passed(last, f) + right[-1])
-        g_turn = passed(self.turn, passed(through, g) + left[0] if count > 1 else left[0])
-        f_in = jnp.concatenate([f_in, f[None]]) + behind(self.lengths, f_turn)
-        others = behind(self.lengths[:-1], passed(last, g_turn))
-        g_in = jnp.concatenate([g_in, g[None]]) + jnp.concatenate([g_turn[None], others])
-        arriving = jnp.concatenate([f_in, g_in[::-1]], axis=1)
+        last, arriving = jax.lax.scan(step, jnp.zeros_like(sent[0]), sent[:-1])
+        arriving = jnp.concatenate([arriving, last[None]])
+        leaving = jax.vmap(passed)(self.ends, last) + sent[-1]
+        each_chunk = jax.vmap(passed, in_axes=(0, None))
+        arriving = arriving + jax.vmap(each_chunk, out_axes=1)(self.around, leaving)
+        arriving = jnp.concatenate([arriving[:, 0], arriving[::-1, 1]], axis=1)
         return jnp.transpose(by_channel(jnp.moveaxis(arriving, 1, 0), self.turn), (0, 3, 2, 1))
 
 
@@ -80,19 +81,19 @@ def chunks_of(medium: Medium) -> tuple[Chunks, ...]:
     n_tokens, periodic = medium.n_tokens, medium.periodic
     size = min(CHUNK, n_tokens)
     count = -(-n_tokens // size)
-    whole, last = transfers(medium, [size, n_tokens - (count - 1) * size], size)
+    short = n_tokens - (count - 1) * size
+    whole, last = transfers(medium, [size, short], size)
+    # tokens from either end of the chain to each chunk, in the order in which waves pass
+    from_left = size * np.arange(count)
+    from_right = np.append(0, short + from_left[:-1])
+    lengths = jnp.asarray([short, size, n_tokens, *from_left, *from_right])
 
-    def phases(layer: Propagator) -> tuple[Array, Phase]:
-        powers = layer.mixer.powers(jnp.append(size * jnp.arange(count), n_tokens))
-        closing = 1 / (1 - powers[..., -1]) if periodic else jnp.zeros_like(powers[..., -1])
-        lengths = jnp.moveaxis(parts(powers[..., :-1]), (2, 3), (0, 1))
-        return lengths, jnp.moveaxis(parts(closing), -1, 0)
+    def phases(layer: Propagator) -> tuple[Array, Array, Phase]:
+        powers = layer.mixer.powers(lengths)
+        turn = 1 / (1 - powers[..., 2:3]) if periodic else jnp.zeros_like(powers[..., 2:3])
+        all_of_them = jnp.concatenate([powers[..., :2], turn, turn * powers[..., 3:]], axis=-1)
+        ends, turn, around = jnp.split(jnp.moveaxis(parts(all_of_them), (2, 3), (0, 1)), [2, 3])
+        return ends, around.reshape(2, count, *around.shape[1:]), turn[0]
 
     each = zip(whole, last, for_each_layer(phases, medium.layers), strict=True)
     return tuple(Chunks(one, other, *more) for one, other, more in each)
-
-
-def behind(phases: Array, wave: Array) -> Array:
-    """One wave behind each of several phases."""
-    return jax.vmap(lambda phase: passed(phase, wave))(phases)
-

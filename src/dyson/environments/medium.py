@@ -116,11 +116,10 @@ def transfer(
     In a ``ring`` of so many tokens a wave may go around any number of times before it is heard or
     counted as going out, which multiplies by 1 / (1 - lambda^n).  O(features * slots^2).
     """
-    powers = layer.mixer.powers(jnp.arange(slots + 1))  # (features, modes, r)
+    # at r = 0 .. slots + 1 and around the ring, (features, modes, r): evaluated once
+    powers = layer.mixer.powers(jnp.asarray([*range(slots + 2), ring or 0]))
     weights = layer.mixer.exponentials().weights[..., None]
-    closing = jnp.ones_like(powers[..., :1])
-    if ring is not None:
-        closing = 1 / (1 - layer.mixer.powers(jnp.array([ring])))
+    closing = jnp.ones_like(powers[..., :1]) if ring is None else 1 / (1 - powers[..., -1:])
     kernel = layer.mixer.kernel(
         jnp.arange(slots), slots if ring is None else ring, periodic=ring is not None
     )
@@ -129,17 +128,17 @@ def transfer(
     inside = slot < length
     kernel = jnp.where(inside[:, None] & inside, kernel[:, lags], 0)
     # distance of a slot from the left end and from the right end of the stretch
-    left = powers[..., :-1]
+    left = powers[..., :slots]
     right = powers[..., jnp.clip(length - 1 - slot, 0, slots)]
     near = [closing * jnp.where(inside, x, 0) for x in (left, right)]
-    one = layer.mixer.powers(jnp.array([1]))
+    one = powers[..., 1:2]
     sent = _by_direction([one * near[1], one * near[0]])
     heard = _by_direction([weights * x for x in near])
     if heard.shape[2] == 2:  # Re[c z] = Re c Re z - Im c Im z
         heard = heard * jnp.array([1, -1], heard.dtype)[:, None, None]
     features, waves = sent.shape[0], 2 * sent.shape[2] * sent.shape[3]
-    once = closing[..., 0] * powers[..., length]
-    passing = jax.vmap(lambda x: _passing(parts(x)))(once)
+    through = powers[..., length]
+    passing = jax.vmap(lambda x: _passing(parts(x)))(closing[..., 0] * through)
     matrix = jnp.concatenate(
         [
             jnp.concatenate([kernel, sent.reshape(features, waves, slots)], axis=1),
@@ -149,7 +148,7 @@ def transfer(
         ],
         axis=2,
     )
-    return Transfer(matrix, phase_of_length(layer, length))
+    return Transfer(matrix, jnp.moveaxis(parts(through), -1, 0))
 
 
 def transfers(

@@ -36,10 +36,12 @@ class Mixer(eqx.Module):
     ) -> Float[Array, "features lags"]:
         """``G(r)`` at the given lags, ``0 <= r < n_tokens``, in O(features * modes * lags)."""
         weights = self.exponentials().weights[..., None]
-        waves = self.powers(lags)
         if periodic:
-            waves = waves + self.powers(n_tokens - lags)
-            waves = waves / (1 - self.powers(jnp.array([n_tokens])))
+            there = jnp.concatenate([lags, n_tokens - lags, jnp.array([n_tokens], lags.dtype)])
+            near, far, once = jnp.split(self.powers(there), [lags.size, 2 * lags.size], axis=-1)
+            waves = (near + far) / (1 - once)
+        else:
+            waves = self.powers(lags)
         kernel = jnp.real(jnp.sum(weights * waves, axis=1))
         return kernel + jnp.where(lags == 0, self.local[:, None], 0)
 
