@@ -20,7 +20,8 @@ from dyson.environments.medium import (
     turn,
 )
 
-# Tokens of a chunk.  Fewer: more waves to hand on; more: larger products.
+# Tokens of a chunk.  Fewer: more waves to hand on; more: larger products.  Up to half as many more
+# where these divide the chain: then the last chunk is as long as all others.
 CHUNK = 16
 
 
@@ -79,7 +80,8 @@ class Chunks(eqx.Module):
 def chunks_of(medium: Medium) -> tuple[Chunks, ...]:
     """The mixers of all layers."""
     n_tokens, periodic = medium.n_tokens, medium.periodic
-    size = min(CHUNK, n_tokens)
+    even = (size for size in range(CHUNK, 3 * CHUNK // 2 + 1) if n_tokens % size == 0)
+    size = min(next(even, CHUNK), n_tokens)
     count = -(-n_tokens // size)
     short = n_tokens - (count - 1) * size
     whole, last = transfers(medium, [size, short], size)
