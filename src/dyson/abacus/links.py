@@ -48,6 +48,7 @@ class Ring(NamedTuple):
     last: Array  # pole^(tokens of the last chunk)
     last_sums: Array  # (.., CHUNK, waves): to the end of the ring from its last chunk
     first_sums: Array  # to where the window of the last chunk ends, from the first chunk
+    end_sums: Array  # to the start of the last chunk from the tokens in it
 
 
 class Hops(NamedTuple):
@@ -150,13 +151,18 @@ def neighbour_links(tables: LinkTables, first: Block, second: Block, gates: Stre
     ``first`` at token i + d to y in channel a of ``second`` at token i.
     """
     chain, n = tables.chain, tables.chain.n_tokens
-    medium = jnp.einsum("ac,ct,cb->abt", second.mix_scattered, gates, first.mix_out)
+    # [a, b] in one row per pair, so that the medium is one matrix product
+    couplings = second.mix_scattered[:, None] * first.mix_out.T
+
     hops = tables.hops
+    framed = gates if hops is None else _framed(tables, gates)
+    medium = couplings.reshape(-1, gates.shape[0]) @ framed
+    medium = medium.reshape(*couplings.shape[:2], -1)
     inputs = medium[:, :, None] if hops is None else _inputs(tables, hops, medium)
     bands = []
     for d, response in enumerate(tables.response, -tables.bandwidth):
         band = jnp.einsum("abcw,abwt->abct", inputs, response)
-        band = band.reshape(*medium.shape[:2], -1)[..., :n]
+        band = band.reshape(*band.shape[:2], -1)[..., :n]
         if not chain.periodic:  # no source beyond the ends
             source = jnp.arange(n) + d
             band = jnp.where((source >= 0) & (source < n), band, 0)
@@ -164,23 +170,25 @@ def neighbour_links(tables: LinkTables, first: Block, second: Block, gates: Stre
     return tuple(bands)
 
 
+def _framed(tables: LinkTables, gates: Stream) -> Stream:
+    """Tokens from a halo before the chain on, to the end of the window of the last chunk and as far
+    as chunks are full; beyond an open chain is nothing."""
+    n, halo = tables.chain.n_tokens, tables.bandwidth
+    beyond = CHUNK * -(-n // CHUNK) + halo - n
+    mode = "wrap" if tables.chain.periodic else "constant"
+    framed = jnp.pad(gates, ((0, 0), (halo, beyond)), mode=mode)
+    return jnp.pad(framed, ((0, 0), (0, CHUNK - 2 * halo)))
+
+
 def _inputs(tables: LinkTables, hops: Hops, medium: Array) -> Array:
     """Windows of the chunks and the waves that arrive there: (a, b, chunks, inputs)."""
-    n, halo = tables.chain.n_tokens, tables.bandwidth
-    chunks = -(-n // CHUNK)
-    beyond = CHUNK * chunks + halo - n
-    around = ((0, 0), (0, 0), (halo, beyond))
-    padded = jnp.pad(medium, around, mode="wrap" if tables.chain.periodic else "constant")
-    padded = jnp.pad(padded, ((0, 0), (0, 0), (0, CHUNK - 2 * halo)))
-    split = padded.reshape(*medium.shape[:2], chunks + 1, CHUNK)
+    halo = tables.bandwidth
+    split = medium.reshape(*medium.shape[:2], -1, CHUNK)
     near = jnp.concatenate([split[:, :, :-1], split[:, :, 1:, : 2 * halo]], axis=-1)
     # Seen from the left the chain begins a halo early, so that its chunks end where windows begin;
     # seen from the right, a halo late.
-    inside = (jnp.arange(CHUNK * chunks) < n).reshape(chunks, CHUNK)
-    shifted = padded[..., 2 * halo : 2 * halo + CHUNK * chunks].reshape(split[:, :, 1:].shape)
-    left, right = _arriving(
-        hops, jnp.where(inside, split[:, :, :-1], 0), jnp.where(inside, shifted, 0)
-    )
+    shifted = medium[..., 2 * halo : 2 * halo - CHUNK].reshape(split[:, :, 1:].shape)
+    left, right = _arriving(hops, split[:, :, :-1], shifted)
     return jnp.concatenate([near, *_parts(left), *_parts(right)], axis=-1)
 
 
@@ -188,6 +196,9 @@ def _arriving(hops: Hops, from_left: Array, from_right: Array) -> tuple[Array, A
     """Waves that arrive at every chunk from all tokens to the left, and to the right, of it:
     (a, b, chunks, waves); on a ring, from all tokens on their way once around."""
     left_sums, right_sums = _sums(from_left, hops.left_sums), _sums(from_right, hops.right_sums)
+    if hops.ring is not None:  # behind the last chunk a ring begins again
+        last = _sums(from_right[:, :, -1:], hops.ring.end_sums)
+        right_sums = jnp.concatenate([right_sums[:, :, :-1], last], axis=2)
 
     def step(waves: tuple[Array, Array], sums: tuple[Array, Array]):
         (left, right), (left_sum, right_sum) = waves, sums
@@ -228,6 +239,7 @@ def _hops(poles: Array, chain: Chain) -> Hops:
         last=powers[:, :, last],
         last_sums=jnp.concatenate([rising[:, :, CHUNK - last :], nothing], axis=2),
         first_sums=jnp.concatenate([nothing, falling[:, :, :last]], axis=2),
+        end_sums=jnp.concatenate([falling[:, :, :last], nothing], axis=2),
     )
     return Hops(pole, rising, falling, ring)
 
