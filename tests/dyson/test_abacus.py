@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dyson import Abacus, Recompute, SpinFlip
+from dyson.abacus import windows
 from dyson.abacus.windows import Chain
 from dyson.spins import flip, random_spins
 from operations import operations_of_propose
@@ -57,6 +58,20 @@ def test_kernel_widths_and_chains_inside_the_window(kernel_size, n_sites, period
     model = random_network(n_sites, kernel_size=kernel_size, periodic=periodic)
     spins = random_spins(jax.random.key(1), n_sites)
     together, one_by_one, direct = every_way(Abacus(), model, spins, single(n_sites))
+    np.testing.assert_allclose(together, direct, atol=1e-10)
+    np.testing.assert_allclose(one_by_one, direct, atol=1e-10)
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5])
+@pytest.mark.parametrize("periodic", [True, False])
+def test_rows_wider_than_the_chain(kernel_size, periodic, monkeypatch):
+    """As for chains of 512, 1024, .. tokens, here where forward passes are cheap."""
+    monkeypatch.setattr(windows, "ALIASED", 21)
+    assert Chain(42, periodic).width == 50 and Chain(43, periodic).width == 43
+    model = random_network(42, kernel_size=kernel_size, periodic=periodic, mixer="real")
+    spins = random_spins(jax.random.key(1), 42)
+    together, one_by_one, direct = every_way(Abacus(), model, spins, single(42))
+    assert float(jnp.max(jnp.abs(direct))) > 1e-2
     np.testing.assert_allclose(together, direct, atol=1e-10)
     np.testing.assert_allclose(one_by_one, direct, atol=1e-10)
 

@@ -142,7 +142,7 @@ def test_local_features_after_a_move(periodic, kernel_size, length):
 @pytest.mark.parametrize("periodic", [True, False])
 @pytest.mark.parametrize(
     "mixer, n",
-    [*(("s4d", n) for n in (1, 2, 16, 17, 31, 48)), ("real", 1), ("real", 31), ("s4", 17)],
+    [*(("s4d", n) for n in (1, 2, 16, 31, 33, 40, 48)), ("real", 1), ("real", 31), ("s4", 33)],
 )
 def test_a_mixer_chunk_by_chunk(n, mixer, periodic):
     """The same as the product with its kernel, for one chunk, full and incomplete last chunks."""

@@ -19,7 +19,7 @@ from random_networks import distance_on_the_circle, random_network
 
 # A move lies among as many sites as these tokens hold; no span: pairs at any distance.
 FACTORS = {
-    "depth": [1, 2, 3, 4, 6],
+    "depth": [1, 2, 3, 4, 5, 6],
     "mixer": ["s4d", "s4", "real", "power_law"],
     "periodic": [True, False],
     "token_size": [1, 2, 4],

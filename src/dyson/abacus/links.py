@@ -162,34 +162,37 @@ def neighbour_links(tables: LinkTables, first: Block, second: Block, gates: Stre
     bands = []
     for d, response in enumerate(tables.response, -tables.bandwidth):
         band = jnp.einsum("abcw,abwt->abct", inputs, response)
-        band = band.reshape(*band.shape[:2], -1)[..., :n]
+        band = chain.filled(band.reshape(*band.shape[:2], -1))
         if not chain.periodic:  # no source beyond the ends
-            source = jnp.arange(n) + d
+            source = jnp.arange(chain.width) + d
             band = jnp.where((source >= 0) & (source < n), band, 0)
         bands.append(band)
     return tuple(bands)
 
 
 def _framed(tables: LinkTables, gates: Stream) -> Stream:
-    """Tokens from a halo before the chain on, to the end of the window of the last chunk and as far
-    as chunks are full; beyond an open chain is nothing."""
-    n, halo = tables.chain.n_tokens, tables.bandwidth
-    beyond = CHUNK * -(-n // CHUNK) + halo - n
-    mode = "wrap" if tables.chain.periodic else "constant"
-    framed = jnp.pad(gates, ((0, 0), (halo, beyond)), mode=mode)
+    """Tokens from a halo before the chain on, as far as the windows of chunks reach that fill the
+    rows of the links; beyond an open chain is nothing."""
+    chain, halo = tables.chain, tables.bandwidth
+    filled = -(-chain.width // CHUNK) * CHUNK
+    around = ((0, 0), (halo, filled + halo - chain.n_tokens))
+    framed = jnp.pad(gates, around, mode="wrap" if chain.periodic else "constant")
     return jnp.pad(framed, ((0, 0), (0, CHUNK - 2 * halo)))
 
 
 def _inputs(tables: LinkTables, hops: Hops, medium: Array) -> Array:
     """Windows of the chunks and the waves that arrive there: (a, b, chunks, inputs)."""
-    halo = tables.bandwidth
+    chunks, halo = -(-tables.chain.n_tokens // CHUNK), tables.bandwidth
     split = medium.reshape(*medium.shape[:2], -1, CHUNK)
     near = jnp.concatenate([split[:, :, :-1], split[:, :, 1:, : 2 * halo]], axis=-1)
     # Seen from the left the chain begins a halo early, so that its chunks end where windows begin;
     # seen from the right, a halo late.
-    shifted = medium[..., 2 * halo : 2 * halo - CHUNK].reshape(split[:, :, 1:].shape)
-    left, right = _arriving(hops, split[:, :, :-1], shifted)
-    return jnp.concatenate([near, *_parts(left), *_parts(right)], axis=-1)
+    from_left = split[:, :, :chunks]
+    shifted = medium[..., 2 * halo : 2 * halo + CHUNK * chunks].reshape(from_left.shape)
+    left, right = _arriving(hops, from_left, shifted)
+    waves = jnp.concatenate([*_parts(left), *_parts(right)], axis=-1)
+    waves = jnp.pad(waves, ((0, 0), (0, 0), (0, near.shape[2] - chunks), (0, 0)))
+    return jnp.concatenate([near, waves], axis=-1)
 
 
 def _arriving(hops: Hops, from_left: Array, from_right: Array) -> tuple[Array, Array]:

@@ -186,7 +186,7 @@ def pair_change(
     before = unless_wrapping(pick(cache.before, start + beheaded))
     behind = unless_wrapping(pick(cache.behind, end))
     middle = pick(cache.ranges, left), pick(cache.ranges, right)
-    closing = tuple(mixer.turn for mixer in around.mixers)
+    closing = tuple(mixer.closing for mixer in around.mixers)
     elements = [before, one, *middle, other, behind]
     gain = env.changed_in_sequence(around.medium, elements, closing)
     return gain.reshape(model.head.bias.shape)

@@ -23,6 +23,7 @@ class Layer(eqx.Module):
 class Reference(eqx.Module):
     """Everything a local update needs to know of the configuration it starts from.
 
+    Rows of links and readouts have the width of the chain (:class:`dyson.abacus.windows.Chain`).
     links: the link tensor Lambda between two blocks as a band, one array (features, features,
       tokens) per offset ``j - i`` in -bandwidth..bandwidth.  Entry [a, b, i] takes a source in
       channel b at token i + offset of the first block to channel a of y at token i of the second,
@@ -91,7 +92,7 @@ def build_reference(
         model.head.log_amplitude(theta),
         tuple(layers),
         links,
-        readouts(model, gates, tables.mixers),
+        tuple(map(chain_of(model).filled, readouts(model, gates, tables.mixers))),
     )
 
 

@@ -138,13 +138,14 @@ class ByLinks(Route):
     def changes(
         self, model: DysonNet, tables: ReferenceTables, reference: Reference
     ) -> Inexact[Array, "n_sites hidden"]:
-        patterns = model.patterns(reference.spins)
-        view = EveryToken(chain_of(model), half_window(model))
+        chain = chain_of(model)
+        patterns = chain.filled(model.patterns(reference.spins))
+        view = EveryToken(chain, half_window(model))
 
         def flips_of(bit: Int[Array, ""]) -> Inexact[Array, "n_tokens hidden"]:
             phi, h = _embedding_change(model, patterns, patterns ^ bit.astype(patterns.dtype))
             change = scatter(model, tables, reference, view, {0: phi}, {0: h})
-            return jax.vmap(model.head.combine, in_axes=-1)(change)
+            return jax.vmap(model.head.combine, in_axes=-1)(change[..., : chain.n_tokens])
 
         return _of_all_tokens(model, flips_of)
 

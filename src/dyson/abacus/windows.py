@@ -16,6 +16,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+# Rows of a multiple of so many tokens all begin in the same sets of a cache, which do not hold one
+# entry of every row.
+ALIASED = 512
+
 # Pairs (target, source) of window offsets that one link connects, for every link of a band.
 Pairs = list[list[tuple[int, int]]]
 
@@ -28,6 +32,17 @@ class Chain(eqx.Module):
 
     n_tokens: int = eqx.field(static=True)
     periodic: bool = eqx.field(static=True)
+
+    @property
+    def width(self) -> int:
+        """Tokens for which rows of arrays have room when all tokens are looked at.  What they hold
+        behind the chain means nothing."""
+        return self.n_tokens + (8 if self.n_tokens % ALIASED == 0 else 0)
+
+    def filled(self, x: Array) -> Array:
+        """Arrays (..., tokens) with rows of this width; what is behind them is cut off."""
+        beyond = max(self.width - x.shape[-1], 0)
+        return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, beyond)])[..., : self.width]
 
     def offset(self, o: int) -> int:
         """The representative of an offset: on a ring, the one of smallest modulus."""
@@ -91,19 +106,21 @@ class OneMove(eqx.Module):
 
 class EveryToken(eqx.Module):
     """The same, with every token as the base: offsets are rotations of the arrays, up to
-    ``margin`` tokens."""
+    ``margin`` tokens, which come out with rows of the width of the chain."""
 
     chain: Chain
     margin: int = eqx.field(static=True)
 
     def at(self, x: Array, offset: int) -> Array:
         # one framed copy serves all offsets: its slices are read where they are used
-        framed = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(self.margin, self.margin)], mode="wrap")
+        n, width = self.chain.n_tokens, self.chain.width
+        around = [(0, 0)] * (x.ndim - 1) + [(self.margin, self.margin + width - n)]
+        framed = jnp.pad(x[..., :n], around, mode="wrap")
         start = self.margin + offset
-        return framed[..., start : start + x.shape[-1]]
+        return framed[..., start : start + width]
 
     def exists(self, offset: int) -> Array:
-        tokens = jnp.arange(self.chain.n_tokens) + offset
+        tokens = jnp.arange(self.chain.width) + offset
         return (tokens >= 0) & (tokens < self.chain.n_tokens)
 
     def contract(self, link: Array, row: int, vector: Array) -> Array:
@@ -130,7 +147,7 @@ class EveryToken(eqx.Module):
         for members in pairs:
             partner = dict(members)
             rolled = [
-                jnp.roll(source[partner[i]], i, axis=-1) if i in partner else absent
+                self.at(source[partner[i]], -i) if i in partner else absent
                 for i in targets
             ]
             vectors.append(jnp.stack(rolled))
@@ -143,7 +160,7 @@ class EveryToken(eqx.Module):
 
         start = jnp.zeros_like(jnp.stack([absent] * len(targets)))
         total = jax.lax.scan(add, start, (jnp.stack(links), jnp.stack(vectors)))[0]
-        return {i: jnp.roll(x, -i, axis=-1) for i, x in zip(targets, total, strict=True)}
+        return {i: self.at(x, i) for i, x in zip(targets, total, strict=True)}
 
 
 View = OneMove | EveryToken

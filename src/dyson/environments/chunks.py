@@ -32,14 +32,14 @@ class Chunks(eqx.Module):
       leave the chain.
     around: what becomes of these waves until they arrive at each chunk, in their order, having gone
       around a ring any number of times; zero on an open chain.
-    turn: 1 / (1 - lambda^n) on a ring, zero on an open chain.
+    closing: 1 / (1 - lambda^n) on a ring, zero on an open chain.
     """
 
     whole: Transfer
     last: Transfer
     ends: Float[Array, "directions parts features modes"]
     around: Float[Array, "directions chunks parts features modes"]
-    turn: Phase
+    closing: Phase
 
     def __call__(self, u: Float[Array, "features *rows tokens"]) -> Array:
         """``y = G u`` of one row or many; O(features * rows * tokens * (CHUNK + waves))."""
@@ -61,7 +61,7 @@ class Chunks(eqx.Module):
 
     def _arriving(self, out: Float[Array, "features rows chunks waves"]) -> Array:
         """Waves that arrive at every chunk, from those that leave every chunk."""
-        sent = numbered(jnp.moveaxis(out, (3, 2), (1, 2)), self.turn)  # (waves, chunks, rows)
+        sent = numbered(jnp.moveaxis(out, (3, 2), (1, 2)), self.closing)  # (waves, chunks, rows)
         right, left = jnp.moveaxis(sent.reshape(2, -1, *sent.shape[1:]), 2, 1)
         sent = jnp.stack([right, left[::-1]], axis=1)  # chunks in the order in which waves pass
 
@@ -74,7 +74,7 @@ class Chunks(eqx.Module):
         each_chunk = jax.vmap(passed, in_axes=(0, None))
         arriving = arriving + jax.vmap(each_chunk, out_axes=1)(self.around, leaving)
         arriving = jnp.concatenate([arriving[:, 0], arriving[::-1, 1]], axis=1)
-        return jnp.transpose(by_channel(jnp.moveaxis(arriving, 1, 0), self.turn), (0, 3, 2, 1))
+        return jnp.transpose(by_channel(jnp.moveaxis(arriving, 1, 0), self.closing), (0, 3, 2, 1))
 
 
 def chunks_of(medium: Medium) -> tuple[Chunks, ...]:
@@ -92,10 +92,11 @@ def chunks_of(medium: Medium) -> tuple[Chunks, ...]:
 
     def phases(layer: Propagator) -> tuple[Array, Array, Phase]:
         powers = layer.mixer.powers(lengths)
-        turn = 1 / (1 - powers[..., 2:3]) if periodic else jnp.zeros_like(powers[..., 2:3])
-        all_of_them = jnp.concatenate([powers[..., :2], turn, turn * powers[..., 3:]], axis=-1)
-        ends, turn, around = jnp.split(jnp.moveaxis(parts(all_of_them), (2, 3), (0, 1)), [2, 3])
-        return ends, around.reshape(2, count, *around.shape[1:]), turn[0]
+        ends, once, there = jnp.split(powers, [2, 3], axis=-1)
+        closing = 1 / (1 - once) if periodic else jnp.zeros_like(once)
+        together = parts(jnp.concatenate([ends, closing, closing * there], axis=-1))
+        ends, closing, around = jnp.split(jnp.moveaxis(together, (2, 3), (0, 1)), [2, 3])
+        return ends, around.reshape(2, count, *around.shape[1:]), closing[0]
 
     each = zip(whole, last, for_each_layer(phases, medium.layers), strict=True)
     return tuple(Chunks(one, other, *more) for one, other, more in each)
