@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 # Rows of a multiple of so many tokens all begin in the same sets of a cache, which do not hold one
-# entry of every row.
+# entry of every row; such rows get eight entries more, which keeps them aligned.
 ALIASED = 512
 
 # Pairs (target, source) of window offsets that one link connects, for every link of a band.

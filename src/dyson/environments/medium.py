@@ -148,7 +148,7 @@ def transfer(
         ],
         axis=2,
     )
-    return Transfer(matrix, jnp.moveaxis(parts(through), -1, 0))
+    return Transfer(matrix, phase_of(through))
 
 
 def transfers(
@@ -188,10 +188,9 @@ def _passing(once: Float[Array, "modes parts"]) -> Float[Array, "waves waves"]:
     return jnp.kron(jnp.eye(2, dtype=once.dtype), matrix)
 
 
-def phase_of_length(layer: Propagator, length: Int[Array, ""] | int) -> Phase:
-    """``lambda^length``."""
-    power = layer.mixer.powers(jnp.reshape(jnp.asarray(length), (1,)))[..., 0]
-    return jnp.moveaxis(parts(power), -1, 0)
+def phase_of(powers: Array) -> Phase:
+    """Powers of the poles (features, modes) as real numbers."""
+    return jnp.moveaxis(parts(powers), -1, 0)
 
 
 def parts(x: Array) -> Array:
