@@ -19,6 +19,7 @@ Source: the low-rank off-diagonal blocks of Proposition 3 of arXiv:2603.11189, f
 Theorem 1.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import equinox as eqx
@@ -27,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from dyson.abacus.windows import Chain
+from dyson.abacus.windows import Chain, EveryToken, Pairs
 from dyson.mixers import Mixer
 from dyson.networks import Block
 from dyson.networks.blocks import Stream
@@ -35,28 +36,29 @@ from dyson.networks.blocks import Stream
 # Tokens of a chunk.  Fewer: more waves to hop; more: larger products.
 CHUNK = 16
 
+# Numbers of the links that are made at once where all tokens are looked at: what a core's cache
+# holds, with as much again of what they are made of.
+AT_ONCE = {"cpu": 2**17, "gpu": 2**28, "tpu": 2**28}
+
 # One array (features, features, tokens) per offset -bandwidth..bandwidth.
 Band = tuple[Array, ...]
 
 
 class Ring(NamedTuple):
-    """How waves (a, b, .., waves) close on a ring whose last chunk may be incomplete."""
+    """How waves (a, b, waves) close on a ring whose last chunk may be incomplete."""
 
     turn: Array  # 1 - pole^n
-    left: Array  # (.., chunks, waves): once around and on from the start of the ring to a chunk
-    right: Array  # the same from the other side
     last: Array  # pole^(tokens of the last chunk)
-    last_sums: Array  # (.., CHUNK, waves): to the end of the ring from its last chunk
-    first_sums: Array  # to where the window of the last chunk ends, from the first chunk
-    end_sums: Array  # to the start of the last chunk from the tokens in it
+    # (a, b, CHUNK, parts): of the chunk that waves pass last on their way once around
+    last_sums: tuple[Array, Array]
 
 
 class Hops(NamedTuple):
     """How waves get from chunk to chunk."""
 
-    pole: Array  # over one chunk
-    left_sums: Array  # (.., CHUNK, waves): to the end of a chunk from sources within
-    right_sums: Array
+    pole: Array  # over one chunk, (a, b, waves)
+    # (a, b, CHUNK, parts): from the tokens of a chunk to its right end, and to its left end
+    sums: tuple[Array, Array]
     ring: Ring | None
 
 
@@ -76,13 +78,12 @@ class LinkTables(eqx.Module):
 class Lags(NamedTuple):
     """What the mixer of a block does over all distances that occur.
 
-    kernel, powers: at the lags 0, 1, ...   around: powers at the lags n, n - 1, ...; nothing needs
-    them beyond an open chain.   weights: of the waves, closed around a ring.
+    kernel: at the lags 0, 1, ...   powers: (features, modes, 2, lags) at these lags and at n minus
+    them, which nothing needs on an open chain.   weights: of the waves, closed around a ring.
     """
 
     kernel: Array  # (features, lags)
-    powers: Array  # (features, modes, lags)
-    around: Array
+    powers: Array
     weights: Array  # (features, modes)
 
 
@@ -94,13 +95,12 @@ def lags_of(mixer: Mixer, chain: Chain, bandwidth: int) -> Lags:
     # beyond an open chain there is nothing to multiply a kernel with
     inside = lags % n if chain.periodic else jnp.minimum(lags, n - 1)
     weights = mixer.exponentials().weights
-    both = mixer.powers(jnp.concatenate([lags, jnp.maximum(n - lags, 0)]))
-    powers, around = jnp.split(both, 2, axis=-1)
+    powers = mixer.powers(jnp.concatenate([lags, jnp.maximum(n - lags, 0)]))
+    powers = powers.reshape(*weights.shape, 2, -1)
     return Lags(
         mixer.kernel(inside, n, periodic=chain.periodic),
         powers,
-        around,
-        weights / (1 - around[..., 0]) if chain.periodic else weights,
+        weights / (1 - powers[:, :, 1, 0]) if chain.periodic else weights,
     )
 
 
@@ -121,20 +121,17 @@ def link_tables(first: Lags, second: Lags, chain: Chain, bandwidth: int) -> Link
     if _in_one_chunk(n, bandwidth):
         lags = np.arange(n) - np.arange(n)[:, None]
         return LinkTables(tuple(near(lags)), None, chain, bandwidth)
-    poles, left, right = _waves(first, second, chain, bandwidth)
-    hops = _hops(poles, chain)
+    waves = _waves(first, second, chain, bandwidth)
     response = near(np.arange(CHUNK) + bandwidth - np.arange(width)[:, None])
-    acting = jnp.concatenate([*_acting(left), *_acting(right)], axis=2)
-    acting = jnp.moveaxis(acting, 3, 0)  # (d, a, b, waves, token)
-    if hops.ring is not None:
+    acting = waves.acting.reshape(len(offsets), *response.shape[1:3], -1, CHUNK)
+    if chain.periodic:
         # (.., window, waves): what the window of a chunk itself sends once around; it counts once,
         # with its kernels
-        again = jax.lax.integer_pow(poles, n - width)[..., None] * _powers(poles, width)
-        again = jnp.swapaxes(again, -1, -2)
-        again = jnp.concatenate([*_parts(again[..., ::-1, :]), *_parts(again)], axis=-1)
+        again = _real(waves.around[:, :, 1:])
+        again = jnp.concatenate([again, again[:, :, ::-1]], axis=-1)
         response = response - jnp.einsum("abwi,dabit->dabwt", again, acting)
     response = jnp.concatenate([response, acting], axis=3)
-    return LinkTables(tuple(response), hops, chain, bandwidth)
+    return LinkTables(tuple(response), _hops(waves, chain), chain, bandwidth)
 
 
 def link_inputs(blocks: tuple[Block, ...], bandwidth: int) -> int:
@@ -144,29 +141,87 @@ def link_inputs(blocks: tuple[Block, ...], bandwidth: int) -> int:
     return CHUNK + 2 * bandwidth + 4 * pairs * (4 if jnp.iscomplexobj(weights[0]) else 1)
 
 
-def neighbour_links(tables: LinkTables, first: Block, second: Block, gates: Stream) -> Band:
-    """The band of ``G2 W~2 D0 W_out G1`` between two successive blocks, D0 = ``gates``.
+class LinkMedium(eqx.Module):
+    """What the links of a configuration are made of.
 
-    One array per offset d in -bandwidth..bandwidth, entry [a, b, i] takes a source in channel b of
-    ``first`` at token i + d to y in channel a of ``second`` at token i.
+    tokens: M, (a, b, tokens), around the ring or with nothing beyond the ends as far as windows
+    reach.   arriving: the waves that arrive at every chunk, (a, b, chunks, waves), real numbers;
+    None if all is one chunk.
     """
-    chain, n = tables.chain, tables.chain.n_tokens
+
+    tokens: Array
+    arriving: Array | None
+
+
+def link_medium(tables: LinkTables, first: Block, second: Block, gates: Stream) -> LinkMedium:
+    """Of two successive blocks with ``gates`` D0 between them; O(tokens * features^2 * (features +
+    waves))."""
     # [a, b] in one row per pair, so that the medium is one matrix product
     couplings = second.mix_scattered[:, None] * first.mix_out.T
-
-    hops = tables.hops
-    framed = gates if hops is None else _framed(tables, gates)
+    framed = gates if tables.hops is None else _framed(tables, gates)
     medium = couplings.reshape(-1, gates.shape[0]) @ framed
     medium = medium.reshape(*couplings.shape[:2], -1)
-    inputs = medium[:, :, None] if hops is None else _inputs(tables, hops, medium)
+    return LinkMedium(medium, None if tables.hops is None else _arriving(tables, tables.hops, medium))
+
+
+def neighbour_links(tables: LinkTables, medium: LinkMedium) -> Band:
+    """The band of ``G2 W~2 D0 W_out G1`` between two successive blocks.
+
+    One array per offset d in -bandwidth..bandwidth, entry [a, b, i] takes a source in channel b of
+    the first block at token i + d to y in channel a of the second at token i.
+    """
+    chain = tables.chain
     bands = []
-    for d, response in enumerate(tables.response, -tables.bandwidth):
-        band = jnp.einsum("abcw,abwt->abct", inputs, response)
-        band = chain.filled(band.reshape(*band.shape[:2], -1))
+    for d, band in enumerate(_rows(tables.response, medium, chain), -tables.bandwidth):
         if not chain.periodic:  # no source beyond the ends
             source = jnp.arange(chain.width) + d
-            band = jnp.where((source >= 0) & (source < n), band, 0)
+            band = jnp.where((source >= 0) & (source < chain.n_tokens), band, 0)
         bands.append(band)
+    return tuple(bands)
+
+
+def through_links(
+    tables: LinkTables,
+    medium: LinkMedium,
+    view: EveryToken,
+    pairs: Pairs,
+    source: dict[int, Array],
+) -> dict[int, Array]:
+    """Links times sources at every target, for all tokens at once.
+
+    Some rows of the links at a time, so that they and what they are made of never leave the cache.
+    Sources beyond the ends of a chain must vanish.
+    """
+    features = medium.tokens.shape[0]
+    room = AT_ONCE.get(jax.default_backend(), AT_ONCE["cpu"])
+    fits = [rows for rows in range(1, features + 1) if features % rows == 0
+            and rows * len(pairs) * features * view.chain.width <= room]
+    rows = max(fits, default=1)
+
+    def some(part: tuple[tuple[Array, ...], LinkMedium]) -> dict[int, Array]:
+        response, medium = part
+        return view.through(_rows(response, medium, view.chain), pairs, source)
+
+    parts = (tables.response, medium)
+    if rows == features:
+        return some(parts)
+    split = lambda x: x.reshape(-1, rows, *x.shape[1:])  # noqa: E731
+    received = jax.lax.map(some, jax.tree.map(split, parts))
+    return jax.tree.map(lambda x: x.reshape(features, -1), received)
+
+
+def _rows(response: Sequence[Array], medium: LinkMedium, chain: Chain) -> Band:
+    """Some rows of the links, one array (rows, b, tokens) per offset."""
+    inputs = medium.tokens[:, :, None]
+    if medium.arriving is not None:
+        halo = len(response) // 2
+        split = medium.tokens.reshape(*medium.tokens.shape[:2], -1, CHUNK)
+        windows = jnp.concatenate([split[:, :, :-1], split[:, :, 1:, : 2 * halo]], axis=-1)
+        inputs = jnp.concatenate([windows, medium.arriving], axis=-1)
+    bands = []
+    for table in response:
+        band = jnp.einsum("abcw,abwt->abct", inputs, table)
+        bands.append(chain.filled(band.reshape(*band.shape[:2], -1)))
     return tuple(bands)
 
 
@@ -180,153 +235,120 @@ def _framed(tables: LinkTables, gates: Stream) -> Stream:
     return jnp.pad(framed, ((0, 0), (0, CHUNK - 2 * halo)))
 
 
-def _inputs(tables: LinkTables, hops: Hops, medium: Array) -> Array:
-    """Windows of the chunks and the waves that arrive there: (a, b, chunks, inputs)."""
+def _arriving(tables: LinkTables, hops: Hops, medium: Array) -> Array:
+    """Waves that arrive at every chunk from all tokens to the left, and to the right, of it; on a
+    ring, from all tokens on their way once around."""
     chunks, halo = -(-tables.chain.n_tokens // CHUNK), tables.bandwidth
-    split = medium.reshape(*medium.shape[:2], -1, CHUNK)
-    near = jnp.concatenate([split[:, :, :-1], split[:, :, 1:, : 2 * halo]], axis=-1)
     # Seen from the left the chain begins a halo early, so that its chunks end where windows begin;
     # seen from the right, a halo late.
-    from_left = split[:, :, :chunks]
-    shifted = medium[..., 2 * halo : 2 * halo + CHUNK * chunks].reshape(from_left.shape)
-    left, right = _arriving(hops, from_left, shifted)
-    waves = jnp.concatenate([*_parts(left), *_parts(right)], axis=-1)
-    waves = jnp.pad(waves, ((0, 0), (0, 0), (0, near.shape[2] - chunks), (0, 0)))
-    return jnp.concatenate([near, waves], axis=-1)
-
-
-def _arriving(hops: Hops, from_left: Array, from_right: Array) -> tuple[Array, Array]:
-    """Waves that arrive at every chunk from all tokens to the left, and to the right, of it:
-    (a, b, chunks, waves); on a ring, from all tokens on their way once around."""
-    left_sums, right_sums = _sums(from_left, hops.left_sums), _sums(from_right, hops.right_sums)
-    if hops.ring is not None:  # behind the last chunk a ring begins again
-        last = _sums(from_right[:, :, -1:], hops.ring.end_sums)
-        right_sums = jnp.concatenate([right_sums[:, :, :-1], last], axis=2)
-
-    def step(waves: tuple[Array, Array], sums: tuple[Array, Array]):
-        (left, right), (left_sum, right_sum) = waves, sums
-        return (hops.pole * left + left_sum, hops.pole * right + right_sum), waves
-
-    by_chunk = jnp.moveaxis(left_sums, 2, 0), jnp.moveaxis(right_sums[:, :, ::-1], 2, 0)
-    nothing = jnp.zeros_like(hops.pole)
-    (_, total), (left, right) = jax.lax.scan(step, (nothing, nothing), by_chunk)
-    left, right = jnp.moveaxis(left, 0, 2), jnp.moveaxis(right, 0, 2)[:, :, ::-1]
-    if hops.ring is None:
-        return left, right
-    turn, ring = hops.ring.turn[:, :, None], hops.ring
-    whole = ring.last * left[:, :, -1] + _sums(from_left[:, :, -1:], ring.last_sums)[:, :, 0]
-    left = turn * left + ring.left * whole[:, :, None]
-    end = ring.last * right[:, :, 0] + _sums(from_right[:, :, :1], ring.first_sums)[:, :, 0]
-    right = jnp.concatenate([right[:, :, :-1], end[:, :, None]], axis=2)
-    return left, turn * right + ring.right * total[:, :, None]
-
-
-def _hops(poles: Array, chain: Chain) -> Hops:
-    chunks = -(-chain.n_tokens // CHUNK)
-    last = chain.n_tokens - (chunks - 1) * CHUNK
-    powers = jnp.swapaxes(_powers(poles, CHUNK + 1), -1, -2)  # (a, b, r, waves)
-    falling, rising = powers[:, :, :CHUNK], powers[:, :, CHUNK - 1 :: -1]
-    pole = powers[:, :, CHUNK]
-    if not chain.periodic:
-        return Hops(pole, rising, falling, None)
-    left = jnp.swapaxes(_powers(pole, chunks), -1, -2)
-    # chunk c but the last ends last + CHUNK (chunks - 2 - c) before the end of the ring, the window
-    # of the last one as much past its start
-    before = powers[:, :, last, None] * left[:, :, : chunks - 1][:, :, ::-1]
-    past = jax.lax.integer_pow(poles, chain.n_tokens - (CHUNK - last))[:, :, None]
-    nothing = jnp.zeros_like(falling[:, :, : CHUNK - last])
-    ring = Ring(
-        turn=1 - jax.lax.integer_pow(poles, chain.n_tokens),
-        left=left,
-        right=jnp.concatenate([before, past], axis=2),
-        last=powers[:, :, last],
-        last_sums=jnp.concatenate([rising[:, :, CHUNK - last :], nothing], axis=2),
-        first_sums=jnp.concatenate([nothing, falling[:, :, :last]], axis=2),
-        end_sums=jnp.concatenate([falling[:, :, :last], nothing], axis=2),
+    from_left, from_right = (
+        medium[..., start : start + CHUNK * chunks].reshape(*medium.shape[:2], chunks, CHUNK)
+        for start in (0, 2 * halo)
     )
-    return Hops(pole, rising, falling, ring)
+
+    def sums(left: Array, right: Array, tables: tuple[Array, Array]) -> Array:
+        """Of the chunks in the order in which waves pass: (chunks, directions, a, b, waves)."""
+        along = lambda x, table: jnp.einsum("abct,abtf->abcf", x, table)  # noqa: E731
+        both = jnp.stack([along(left, tables[0]), along(right, tables[1])[:, :, ::-1]])
+        both = jnp.moveaxis(both, 3, 0)
+        if not jnp.iscomplexobj(hops.pole):
+            return both
+        return jax.lax.complex(*jnp.split(both, 2, axis=-1))
+
+    sent = sums(from_left, from_right, hops.sums)
+    waves = jnp.zeros_like(sent[0])
+    if hops.ring is not None:
+        # what has gone once around when it arrives at the first chunk; from then on, what a chunk
+        # sends replaces what it has sent once around
+        further = lambda waves, sent: (hops.pole * waves + sent, None)  # noqa: E731
+        waves, _ = jax.lax.scan(further, waves, sent[:-1])
+        last = sums(from_left[:, :, -1:], from_right[:, :, :1], hops.ring.last_sums)[0]
+        waves, sent = hops.ring.last * waves + last, hops.ring.turn * sent
+    further = lambda waves, sent: (hops.pole * waves + sent, waves)  # noqa: E731
+    _, arriving = jax.lax.scan(further, waves, sent)
+    left, right = jnp.moveaxis(arriving, 0, 3)
+    arriving = jnp.concatenate([_real(left), _real(right[:, :, ::-1])], axis=-1)
+    filled = -(-tables.chain.width // CHUNK)
+    return jnp.pad(arriving, ((0, 0), (0, 0), (0, filled - chunks), (0, 0)))
 
 
-def _waves(first: Lags, second: Lags, chain: Chain, halo: int) -> tuple[Array, Array, Array]:
-    """Poles (a, b, waves) of the waves that arrive at a chunk, and what they do at its tokens when
-    they come from the left and from the right, (a, b, waves, offsets, CHUNK).
+class _Waves(NamedTuple):
+    """Of the waves that arrive at a chunk of links.
 
-    From the left a wave starts at the first token beyond the halo, a distance u from a token of the
-    chunk; from the right, v.
+    powers: pole^r for r = 0, 1, ..   around: pole^(n - r).  Both (a, b, r, waves).
+    acting: what they do at the tokens of a chunk, (offsets, a, b, directions, parts, waves, CHUNK).
     """
+
+    powers: Array
+    around: Array
+    acting: Array
+
+
+def _hops(waves: _Waves, chain: Chain) -> Hops:
+    falling = waves.powers[:, :, :CHUNK]
+    rising = falling[:, :, ::-1]
+    pole = waves.powers[:, :, CHUNK]
+    if not chain.periodic:
+        return Hops(pole, (_real(rising), _real(falling)), None)
+    spare = -chain.n_tokens % CHUNK
+    nothing = jnp.zeros_like(falling[:, :, :spare])
+    last_sums = (
+        jnp.concatenate([rising[:, :, spare:], nothing], axis=2),
+        jnp.concatenate([nothing, falling[:, :, : CHUNK - spare]], axis=2),
+    )
+    ring = Ring(
+        turn=1 - waves.around[:, :, 0],
+        last=waves.powers[:, :, CHUNK - spare],
+        last_sums=(_real(last_sums[0]), _real(last_sums[1])),
+    )
+    return Hops(pole, (_real(rising), _real(falling)), ring)
+
+
+def _waves(first: Lags, second: Lags, chain: Chain, halo: int) -> _Waves:
+    """From the left a wave starts at the first token beyond the halo, a distance u from a token of
+    the chunk; from the right, v."""
     u, v = np.arange(CHUNK) + halo + 1, CHUNK + halo - np.arange(CHUNK)
     shift = np.arange(-halo, halo + 1)[:, None]
+    # lags to the tokens, and from the sources at every offset: (directions, offsets, CHUNK)
+    to, into = np.stack([u, v])[:, None], np.stack([u + shift, v - shift])
 
-    def whole(x: Array) -> Array:
-        """Re x Re y = Re x (y + y*) / 2: complex modes of the first block come in pairs."""
-        return jnp.concatenate([x, jnp.conj(x)], axis=1) if jnp.iscomplexobj(x) else x
+    p2, p1, c1 = second.powers, first.powers, first.weights
+    if jnp.iscomplexobj(p1):
+        # Re x Re y = Re x (y + y*) / 2: modes of the first block come in pairs
+        p1, c1 = (jnp.concatenate([x, jnp.conj(x)], axis=1) for x in (p1, c1 / 2))
+    # products have the axes (a, b, m, m', ..)
+    p2, c2 = (x[:, None, :, None] for x in (p2, second.weights[..., None]))
+    p1, c1 = (x[None, :, None] for x in (p1, c1[..., None]))
 
-    first = Lags(*map(whole, first))
-    c1, c2 = first.weights, second.weights
-    c1 = c1 / 2 if jnp.iscomplexobj(c1) else c1
+    def action(far2: int, far1: int) -> Array:
+        """Of lambda2^r lambda1^r, where a ``far`` one has n - r instead."""
+        return (c2 * p2[..., far2, :])[..., to] * (c1 * p1[..., far1, :])[..., into]
 
-    def product(x: Array, y: Array) -> Array:
-        """Of (a, m, ..) and (b, m', ..): (a, b, m m', ..)."""
-        both = x[:, None, :, None] * y[None, :, None]
-        return both.reshape(*both.shape[:2], -1, *both.shape[4:])
+    powers, acting = [p2 * p1], [action(0, 0)]
+    if chain.periodic:
+        # lambda2^r lambda1^(n-r) and lambda2^(n-r) lambda1^r with r = i - k modulo n
+        falls = jnp.abs(p2[..., :1, 1:2]) <= jnp.abs(p1[..., :1, 1:2])
+        small, large = jnp.where(falls, p2, p1), jnp.where(falls, p1, p2)
+        # where the power of the larger one vanishes, so does all that it is multiplied with
+        gone = jnp.abs(large) < jnp.finfo(large.dtype).tiny ** 0.5
+        powers.append(jnp.where(gone, 0, small / jnp.where(gone, 1, large)))
+        acting.append(jnp.where(falls[..., None], action(0, 1), action(1, 0)))
 
-    def action(powers2: Array, powers1: Array) -> Array:
-        x = c2[..., None] * powers2
-        return product(x[..., None, :], c1[..., None, None] * powers1)
+    def waves(arrays: list[Array]) -> Array:
+        """(.., a, b, waves)."""
+        flat = [x.reshape(*x.shape[:2], -1, *x.shape[4:]) for x in arrays]
+        return jnp.moveaxis(jnp.concatenate(flat, axis=2), (0, 1, 2), (-3, -2, -1))
 
-    poles2, poles1 = second.powers[..., 1], first.powers[..., 1]
-    poles = product(poles2, poles1)
-    left = action(second.powers[..., u], first.powers[..., u + shift])
-    right = action(second.powers[..., v], first.powers[..., v - shift])
-    if not chain.periodic:
-        return poles, left, right
-    # lambda2^r lambda1^(n-r) and lambda2^(n-r) lambda1^r with r = i - k modulo n; r = u or n - v
-    slower, faster = product(poles2, jnp.ones_like(poles1)), product(jnp.ones_like(poles2), poles1)
-    falls = jnp.abs(slower) <= jnp.abs(faster)
-    small, large = jnp.where(falls, slower, faster), jnp.where(falls, faster, slower)
-    ratio = jnp.where(small == 0, 0, small / jnp.where(large == 0, 1, large))
-    falls = falls[..., None, None]
-    around_left = jnp.where(
-        falls,
-        action(second.powers[..., u], first.around[..., u + shift]),
-        action(second.around[..., u], first.powers[..., u + shift]),
-    )
-    around_right = jnp.where(
-        falls,
-        action(second.powers[..., v], first.around[..., v - shift]),
-        action(second.around[..., v], first.powers[..., v - shift]),
-    )
-    return (
-        jnp.concatenate([poles, ratio], axis=2),
-        jnp.concatenate([left, around_left], axis=2),
-        jnp.concatenate([right, around_right], axis=2),
-    )
+    power, around = jnp.moveaxis(waves(powers), 1, 3)
+    action = waves(acting)
+    parts = [jnp.real(action), -jnp.imag(action)] if jnp.iscomplexobj(action) else [action]
+    # (parts, directions, offsets, CHUNK, a, b, waves)
+    acting = jnp.transpose(jnp.stack(parts), (2, 4, 5, 1, 0, 6, 3))
+    return _Waves(power, around, acting)
 
 
-def _powers(base: Array, count: int) -> Array:
-    """``base^r`` for r = 0 .. count - 1 on a new last axis, by doubling: much cheaper than as many
-    logarithms, and as accurate, about r roundings."""
-    table = jnp.ones_like(base)[..., None]
-    while table.shape[-1] < count:
-        table = jnp.concatenate([table, table * base[..., None]], axis=-1)
-        base = base * base
-    return table[..., :count]
-
-
-def _parts(waves: Array) -> list[Array]:
-    """Amplitudes as real numbers."""
-    return [jnp.real(waves), jnp.imag(waves)] if jnp.iscomplexobj(waves) else [waves]
-
-
-def _acting(action: Array) -> list[Array]:
-    """The real part of what waves do, for their amplitudes as real numbers."""
-    return [jnp.real(action), -jnp.imag(action)] if jnp.iscomplexobj(action) else [action]
-
-
-def _sums(values: Array, table: Array) -> Array:
-    """``sum_t values[a, b, c, t] table[a, b, t, f]``, one real product also for complex waves."""
-    waves = table.shape[-1]
-    sums = jnp.einsum("abct,abtf->abcf", values, jnp.concatenate(_parts(table), axis=-1))
-    if not jnp.iscomplexobj(table):
-        return sums
-    return jax.lax.complex(sums[..., :waves], sums[..., waves:])
+def _real(waves: Array) -> Array:
+    """Amplitudes (.., waves) as real numbers: all real parts, then all imaginary ones."""
+    if not jnp.iscomplexobj(waves):
+        return waves
+    return jnp.concatenate([jnp.real(waves), jnp.imag(waves)], axis=-1)

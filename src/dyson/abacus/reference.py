@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact, Int8
 
-from dyson.abacus.links import Band, LinkTables, lags_of, link_tables, neighbour_links
+from dyson.abacus.links import (
+    Band,
+    LinkTables,
+    lags_of,
+    link_medium,
+    link_tables,
+    neighbour_links,
+)
 from dyson.abacus.windows import Chain
 from dyson.environments import Chunks, Medium, chunks_of, for_each_layer, shared_product
 from dyson.networks import DysonNet
@@ -84,8 +91,8 @@ def build_reference(
     gates = [layer.local.gates for layer in layers]
     links = None
     if tables.links is not None:
-        first, second = model.blocks
-        links = neighbour_links(tables.links, first, second, gates[0])
+        medium = link_medium(tables.links, *model.blocks, gates[0])
+        links = neighbour_links(tables.links, medium)
     return Reference(
         spins,
         theta,
