@@ -95,13 +95,13 @@ def lags_of(mixer: Mixer, chain: Chain, bandwidth: int) -> Lags:
     # beyond an open chain there is nothing to multiply a kernel with
     inside = lags % n if chain.periodic else jnp.minimum(lags, n - 1)
     weights = mixer.exponentials().weights
-    powers = mixer.powers(jnp.concatenate([lags, jnp.maximum(n - lags, 0)]))
+    powers = mixer.powers(jnp.concatenate([inside, n - inside]))
     powers = powers.reshape(*weights.shape, 2, -1)
-    return Lags(
-        mixer.kernel(inside, n, periodic=chain.periodic),
-        powers,
-        weights / (1 - powers[:, :, 1, 0]) if chain.periodic else weights,
-    )
+    if not chain.periodic:
+        return Lags(mixer.kernel_from(inside, powers[:, :, 0]), powers, weights)
+    closing = 1 / (1 - powers[:, :, 1, :1])
+    kernel = mixer.kernel_from(inside, closing * (powers[:, :, 0] + powers[:, :, 1]))
+    return Lags(kernel, powers, closing[..., 0] * weights)
 
 
 def _in_one_chunk(n: int, bandwidth: int) -> bool:

@@ -116,13 +116,14 @@ def transfer(
     In a ``ring`` of so many tokens a wave may go around any number of times before it is heard or
     counted as going out, which multiplies by 1 / (1 - lambda^n).  O(features * slots^2).
     """
-    # at r = 0 .. slots + 1 and around the ring, (features, modes, r): evaluated once
-    powers = layer.mixer.powers(jnp.asarray([*range(slots + 2), ring or 0]))
+    # evaluated once, (features, modes, r): at r = 0 .. slots + 1 and, in a ring, at ring - r
+    steps = jnp.arange(slots + 2)
+    there = steps if ring is None else jnp.concatenate([steps, jnp.maximum(ring - steps, 0)])
+    powers, around = jnp.split(layer.mixer.powers(there), [slots + 2], axis=-1)
     weights = layer.mixer.exponentials().weights[..., None]
-    closing = jnp.ones_like(powers[..., :1]) if ring is None else 1 / (1 - powers[..., -1:])
-    kernel = layer.mixer.kernel(
-        jnp.arange(slots), slots if ring is None else ring, periodic=ring is not None
-    )
+    closing = jnp.ones_like(powers[..., :1]) if ring is None else 1 / (1 - around[..., :1])
+    waves = powers if ring is None else closing * (powers + around)
+    kernel = layer.mixer.kernel_from(steps[:slots], waves[..., :slots])
     slot = jnp.arange(slots)
     lags = jnp.abs(slot[:, None] - slot)
     inside = slot < length

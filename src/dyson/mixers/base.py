@@ -13,7 +13,7 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Inexact, Int
 
 from hodlr import SumOfExponentials
 
@@ -35,13 +35,17 @@ class Mixer(eqx.Module):
         self, lags: Int[Array, " lags"], n_tokens: int, *, periodic: bool
     ) -> Float[Array, "features lags"]:
         """``G(r)`` at the given lags, ``0 <= r < n_tokens``, in O(features * modes * lags)."""
+        if not periodic:
+            return self.kernel_from(lags, self.powers(lags))
+        there = jnp.concatenate([lags, n_tokens - lags, jnp.array([n_tokens], lags.dtype)])
+        near, far, once = jnp.split(self.powers(there), [lags.size, 2 * lags.size], axis=-1)
+        return self.kernel_from(lags, (near + far) / (1 - once))
+
+    def kernel_from(
+        self, lags: Int[Array, " lags"], waves: Inexact[Array, "features modes lags"]
+    ) -> Float[Array, "features lags"]:
+        """``G(r)`` from powers of the poles: ``lambda^r``, on a ring those of all images."""
         weights = self.exponentials().weights[..., None]
-        if periodic:
-            there = jnp.concatenate([lags, n_tokens - lags, jnp.array([n_tokens], lags.dtype)])
-            near, far, once = jnp.split(self.powers(there), [lags.size, 2 * lags.size], axis=-1)
-            waves = (near + far) / (1 - once)
-        else:
-            waves = self.powers(lags)
         kernel = jnp.real(jnp.sum(weights * waves, axis=1))
         return kernel + jnp.where(lags == 0, self.local[:, None], 0)
 
