@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
+from compiling import quick_jit
 from dyson import J1J2, Abacus, Ising, Metropolis, Sweep, statistics
 from dyson.samplers import Exchanges, Flips, Mixture, Runs
 from dyson.spins import enumerate_spins, spins_to_index
@@ -52,7 +53,7 @@ def test_samples_follow_the_enumerated_distribution(kind, dtype):
     p /= p.sum()
     assert p.max() > 5 / inside.sum()  # peaked
 
-    @eqx.filter_jit
+    @quick_jit
     def run(key, model, state):
         def step(state, key):
             state, info = sampler.sample(key, model, state)
@@ -64,7 +65,7 @@ def test_samples_follow_the_enumerated_distribution(kind, dtype):
     visits, acceptance = run(jax.random.key(1), model, state)
     assert 0.02 < float(jnp.mean(acceptance)) < 0.98
     visits = np.asarray(visits)[SETTLE:]
-    estimate = eqx.filter_jit(statistics.estimate_mean)(jnp.asarray(log_psi[visits]).T)
+    estimate = quick_jit(statistics.estimate_mean)(jnp.asarray(log_psi[visits]).T)
     size = min(visits.size, float(estimate.effective_samples))
     counts = np.bincount(visits.ravel(), minlength=2**N) / visits.size
     assert counts[~inside].sum() == 0

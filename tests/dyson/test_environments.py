@@ -1,17 +1,17 @@
 """Segments of a network against the plain forward pass."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from compiling import quick_jit
 from dyson import environments as env
 from dyson.spins import random_spins
 from random_networks import distance_on_the_circle, random_network
 
 
-@eqx.filter_jit
+@quick_jit
 def in_pieces(model, spins, cuts, filling):
     """log psi with the tokens between the first two cuts as the window and the rest as segments;
     the window and the segment behind it have slots to spare."""
@@ -101,7 +101,7 @@ def test_local_features_after_a_move(periodic, kernel_size, length):
     half = env.half_window(model)
     assert half == kernel_size - 1
 
-    @eqx.filter_jit
+    @quick_jit
     def both(model, spins, site):
         medium = env.Medium(model)
         moved = spins.at[:, site].multiply(jnp.int8(-1))
@@ -149,7 +149,7 @@ def test_a_mixer_chunk_by_chunk(n, mixer, periodic):
     model = random_network(n, mixer=mixer, periodic=periodic, features=3, modes=2)
     u = jax.random.normal(jax.random.key(0), (3, 2, n))
 
-    @eqx.filter_jit
+    @quick_jit
     def both(model, u):
         mixer, block = env.chunks_of(env.Medium(model))[1], model.blocks[1]
         return (mixer(u), mixer(u[:, 0])), jax.vmap(block.propagate, in_axes=1, out_axes=1)(u)

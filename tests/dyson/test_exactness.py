@@ -6,13 +6,13 @@ every pair of values of any two of them occurs together; `--more-cases N` adds N
 
 import itertools
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from allpairspy import AllPairs
 
+from compiling import quick_jit
 from dyson import Abacus, SpinFlip, Translations
 from dyson.spins import flip, random_spins
 from random_networks import distance_on_the_circle, random_network
@@ -62,7 +62,7 @@ def moves_of(case, span, n_sites, rng):
     return jnp.asarray(np.array(moves), jnp.int32)
 
 
-@eqx.filter_jit
+@quick_jit
 def ratios(updates, model, spins, moves):
     """Of all single flips and of the moves: locally, and by whole networks."""
     updates = updates.bind(model)

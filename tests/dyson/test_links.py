@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dyson.abacus.links import lags_of, link_medium, link_tables, neighbour_links
+from compiling import quick_jit
+from dyson.abacus.links import lags_of, link_tables, neighbour_links
 from dyson.abacus.reference import link_bandwidth
 from dyson.abacus.windows import Chain
 from random_networks import random_network
@@ -51,15 +52,10 @@ def band_of(dense, width, periodic):
     return bands
 
 
-@eqx.filter_jit
+@quick_jit
 def tables_of(model, chain, bandwidth):
     lags = [lags_of(block.mixer, chain, bandwidth) for block in model.blocks]
     return link_tables(*lags, chain, bandwidth)
-
-
-@eqx.filter_jit
-def links_of(tables, first, second, gates):
-    return neighbour_links(tables, link_medium(tables, first, second, gates))
 
 
 @pytest.mark.parametrize("periodic", [True, False])
@@ -80,7 +76,7 @@ def test_neighbouring_layers(n, periodic, mixer, modes):
     width = link_bandwidth(model, span=1)
     first, second = model.blocks
     tables = tables_of(model, chain, width)
-    links = links_of(tables, first, second, gates[0])
+    links = quick_jit(neighbour_links)(tables, first, second, gates[0])
     expected = dense_links(model, gates)[1, 0]
     scale = np.abs(expected).max()
     reference = band_of(expected, width, periodic)
@@ -105,7 +101,7 @@ def test_neighbouring_layers_with_awkward_poles(mixer):
     chain = Chain(37, True)
     first, second = model.blocks
     tables = tables_of(model, chain, 2)
-    links = links_of(tables, first, second, gates[0])
+    links = quick_jit(neighbour_links)(tables, first, second, gates[0])
     expected = dense_links(model, gates)[1, 0]
     scale = np.abs(expected).max()
     np.testing.assert_allclose(

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from compiling import quick_jit
 from dyson import J1J2, Abacus, Ising, Recompute, SpinFlip, local_energies
 from dyson.hamiltonians import Hamiltonian
 from dyson.local_energy import fastest_updates, in_chunks, samples_per_chunk
@@ -13,7 +14,7 @@ from dyson.networks import Network
 from dyson.spins import enumerate_spins, random_spins, spins_to_index
 from random_networks import random_network
 
-evaluate = eqx.filter_jit(local_energies)
+evaluate = quick_jit(local_energies)
 
 
 class FieldOnEvenSites(Hamiltonian):
@@ -61,7 +62,7 @@ def test_every_row_of_an_ising_chain(complex_head, projected):
     model = random_network(6, complex_head=complex_head)
     model = SpinFlip(model) if projected else model
     spins = enumerate_spins(6)
-    expected = from_the_rows(hamiltonian, eqx.filter_jit(model))
+    expected = from_the_rows(hamiltonian, quick_jit(model))
     for updates in (Abacus(), Recompute()):
         energies = evaluate(hamiltonian, model, spins, updates=updates)
         assert energies.dtype == (jnp.complex128 if complex_head else jnp.float64)
@@ -71,7 +72,7 @@ def test_every_row_of_an_ising_chain(complex_head, projected):
 def test_terms_that_flip_pairs():
     hamiltonian, model = FieldOnEvenSites(), random_network(8)
     spins = random_spins(jax.random.key(0), (5, 8))
-    expected = from_the_rows(hamiltonian, eqx.filter_jit(model))[np.asarray(spins_to_index(spins))]
+    expected = from_the_rows(hamiltonian, quick_jit(model))[np.asarray(spins_to_index(spins))]
     for updates in (Abacus(span=2), Recompute()):
         energies = evaluate(hamiltonian, model, spins, updates=updates)
         np.testing.assert_allclose(energies, expected.real, rtol=1e-10)
@@ -83,7 +84,7 @@ def test_exchanges_by_the_default_updates(n_sites, token_size):
     model = random_network(n_sites, token_size=token_size, depth=1)
     assert fastest_updates(model, hamiltonian.reach).span == 3
     spins = random_spins(jax.random.key(3), (5, n_sites))
-    expected = from_the_rows(hamiltonian, eqx.filter_jit(model))[np.asarray(spins_to_index(spins))]
+    expected = from_the_rows(hamiltonian, quick_jit(model))[np.asarray(spins_to_index(spins))]
     energies = evaluate(hamiltonian, model, spins)
     np.testing.assert_allclose(energies, expected.real, rtol=1e-10)
 

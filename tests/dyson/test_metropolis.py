@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from compiling import quick_jit
 from dyson import J1J2, Abacus, Ising, Metropolis, Recompute
 from dyson.samplers import Exchanges, Flips, Mixture, Runs
 from dyson.spins import enumerate_spins, spins_in_sector, spins_to_index
@@ -22,7 +23,7 @@ class Local(Recompute):
 
 
 def probabilities(model, n_sites):
-    log_psi = eqx.filter_jit(jax.vmap(lambda s: model(s)))(enumerate_spins(n_sites))
+    log_psi = quick_jit(jax.vmap(lambda s: model(s)))(enumerate_spins(n_sites))
     weight = np.exp(2 * (np.asarray(log_psi).real - np.asarray(log_psi).real.max()))
     return weight / weight.sum()
 
@@ -42,7 +43,7 @@ def test_samples_follow_the_enumerated_distribution(n, updates, complex_head, pe
     assert p.max() > 4 / 2**n  # peaked
     sampler = Metropolis(Ising(n, periodic=periodic), 8000, sweeps=60, updates=updates)
     state = sampler.init(jax.random.key(0), model)
-    state, info = eqx.filter_jit(sampler.sample)(jax.random.key(1), model, state)
+    state, info = quick_jit(sampler.sample)(jax.random.key(1), model, state)
     counts = np.bincount(np.asarray(spins_to_index(state.spins)), minlength=2**n)
     common = p * 8000 >= 5
     observed = np.append(counts[common], counts[~common].sum())
@@ -61,7 +62,7 @@ def test_a_wrong_distribution_is_noticed():
     sampled, other = (random_network(n, seed=s, depth=1) for s in (2, 3))
     sampler = Metropolis(Ising(n), 8000, sweeps=30)
     state = sampler.init(jax.random.key(0), sampled)
-    state, _ = eqx.filter_jit(sampler.sample)(jax.random.key(1), sampled, state)
+    state, _ = quick_jit(sampler.sample)(jax.random.key(1), sampled, state)
     counts = np.bincount(np.asarray(spins_to_index(state.spins)), minlength=2**n)
     assert chisquare(counts, probabilities(other, n) * 8000).pvalue < 1e-6
 
@@ -75,7 +76,7 @@ def test_global_flips_cross_between_the_magnetisations():
 
     sampler = Metropolis(Ising(n), 64)
     state = sampler.init(jax.random.key(0), ferromagnet)
-    sample = eqx.filter_jit(sampler.sample)
+    sample = quick_jit(sampler.sample)
     crossed = np.zeros(64, bool)
     for step in range(40):
         before = np.asarray(state.spins).sum(1)
@@ -163,7 +164,7 @@ def test_exchanges_follow_the_distribution_inside_a_sector(n, magnetisation, upd
     assert sampler.global_flips == (magnetisation == 0)
     state = sampler.init(jax.random.key(0), model)
     assert np.all(np.asarray(state.spins).sum(axis=1) == magnetisation)
-    state, info = eqx.filter_jit(sampler.sample)(jax.random.key(1), model, state)
+    state, info = quick_jit(sampler.sample)(jax.random.key(1), model, state)
     counts = np.bincount(np.asarray(spins_to_index(state.spins)), minlength=2**n)
     assert counts[~inside].sum() == 0
     common = p * 8000 >= 5
@@ -190,7 +191,7 @@ def test_domain_walls_hop():
     for sampler in (runs, flips):
         state = sampler.init(jax.random.key(0), walls)
         state = eqx.tree_at(lambda s: s.spins, state, start)
-        state, _ = eqx.filter_jit(sampler.sample)(jax.random.key(1), walls, state)
+        state, _ = quick_jit(sampler.sample)(jax.random.key(1), walls, state)
         lengths.append(np.std(np.asarray(state.spins).sum(1)))
     assert lengths[0] > 2 * lengths[1]
 

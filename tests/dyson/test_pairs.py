@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from compiling import quick_jit
 from dyson import XXZ, Abacus, Recompute, SpinFlip, Sweep, Translations, local_energies
 from dyson.abacus import Pairs, Whole
 from dyson.local_energy import fastest_updates
@@ -30,7 +31,7 @@ def pairs_of(n_sites):
     return jnp.asarray(np.array(moves), jnp.int32)
 
 
-@eqx.filter_jit
+@quick_jit
 def both_ways(model, spins, moves):
     updates = EVERYWHERE.bind(model)
     cache = updates.init(model, spins)
@@ -84,14 +85,14 @@ def test_commit_and_single_flips():
     model, spins = random_network(40, modes=1), random_spins(jax.random.key(0), 40)
     move = jnp.array([3, 29], jnp.int32)
 
-    @eqx.filter_jit
+    @quick_jit
     def walk(model, spins):
         updates = EVERYWHERE.bind(model)
         cache = updates.init(model, spins)
         moved = updates.commit(model, cache, updates.propose(model, cache, move))
         return moved, updates.init(model, flip(spins, move)), updates.single_flips(model, moved)
 
-    @eqx.filter_jit
+    @quick_jit
     def by_forward_passes(model, spins):
         return Recompute().single_flips(model, Recompute().init(model, spins))
 
@@ -118,7 +119,7 @@ def test_local_energies_of_long_range_exchanges():
     hamiltonian = XXZ(n_sites, exponent=3.0, anisotropy=-2.0)
     model = random_network(n_sites, features=3, mixer="real", complex_head=True)
     spins = Sweep(hamiltonian, 3).init(jax.random.key(0), model).spins
-    energies = eqx.filter_jit(local_energies)
+    energies = quick_jit(local_energies)
     exact = energies(hamiltonian, model, spins, updates=Recompute())
     found = energies(hamiltonian, model, spins, updates=EVERYWHERE)
     np.testing.assert_allclose(found, exact, rtol=1e-10)

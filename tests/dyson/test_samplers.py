@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from compiling import quick_jit
 from dyson import J1J2, DysonNet, Ising, Metropolis, SpinFlip, Sweep, Typewriter, checkpoint
 
 N_CHAINS = 3
@@ -38,7 +39,7 @@ class Program:
             self.traces += 1
             return sampler.sample(key, model, state)
 
-        self._sample = eqx.filter_jit(sample)
+        self._sample = quick_jit(sample)
         self._sampler = sampler
 
     def __call__(self, key, model, state):
@@ -102,7 +103,7 @@ def test_chains_do_not_know_of_each_other(kind):
     sampler, model = SAMPLERS[kind](n_sites), network(n_sites)
     state = sampler.init(jax.random.key(0), model)
     keys = jax.random.split(jax.random.key(1), N_CHAINS)
-    sample = eqx.filter_jit(sampler.sample_chains)
+    sample = quick_jit(sampler.sample_chains)
     together = sample(keys, model, state)
     some = np.array([2, 0])
     alone = sample(keys[some], model, jax.tree.map(lambda x: x[some], state))

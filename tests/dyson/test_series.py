@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import dyson
+from compiling import quick_jit
 from dyson import SpinFlip
 from dyson.spins import flip, random_spins
 from random_networks import distance_on_the_circle, random_network
@@ -31,9 +32,9 @@ def gates_times(model, factor):
 def test_orders_are_the_coefficients_of_the_scattering_strength(depth, periodic):
     model = random_network(9, depth=depth, periodic=periodic)
     spins = random_spins(jax.random.key(0), (9,))
-    orders = eqx.filter_jit(dyson.series)(model, spins)
+    orders = quick_jit(dyson.series)(model, spins)
     assert orders.shape == (depth + 1, 4)
-    evaluate = eqx.filter_jit(omega)
+    evaluate = quick_jit(omega)
     scale = float(jnp.abs(orders).max())
     for x in (1.0, 0.3, -2.0):
         expected = evaluate(gates_times(model, x), spins)
@@ -60,8 +61,8 @@ def test_flip_response_is_the_mixed_difference_of_log_psi(project):
     network = random_network(8, depth=2, complex_head=True)
     model = SpinFlip(network) if project else network
     spins = random_spins(jax.random.key(1), (8,))
-    response = eqx.filter_jit(lambda m, s: dyson.flip_response(m, s, 3))(model, spins)
-    log_psi = eqx.filter_jit(model)
+    response = quick_jit(lambda m, s: dyson.flip_response(m, s, 3))(model, spins)
+    log_psi = quick_jit(model)
 
     def value(*sites):
         moved = spins

@@ -1,11 +1,11 @@
 """Windows within their surroundings: exact at every depth, and the same as links at depth 1, 2."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from compiling import quick_jit
 from dyson import Abacus
 from dyson import environments as env
 from dyson.abacus import Reference, Surroundings, Whole, surroundings
@@ -16,7 +16,7 @@ from random_networks import distance_on_the_circle, hardly_decaying, random_netw
 SMALL = {"features": 3, "modes": 1}
 
 
-@eqx.filter_jit
+@quick_jit
 def both_ways(updates, model, spins, moves):
     """Log-ratios by local updates, of single flips and of the moves, and by forward passes."""
     updates = updates.bind(model)
@@ -102,7 +102,7 @@ def test_links_and_windows_agree(depth, mixer, periodic):
     spins = random_spins(jax.random.key(2), n)
     parts = partition_of(n, env.half_window(model), 1, periodic=periodic)
 
-    @eqx.filter_jit
+    @quick_jit
     def routes(model, spins):
         updates = Abacus()
         reference = updates.init(model, spins)

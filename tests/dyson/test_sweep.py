@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from compiling import quick_jit
 from dyson import DysonNet, Ising, SpinFlip, Sweep, Translations
 from dyson.networks import Network
 from dyson.samplers.base import log_uniforms
@@ -18,10 +19,10 @@ from dyson.samplers.passes import (
 from dyson.spins import enumerate_spins, flip, random_spins, spins_to_index
 from random_networks import random_network
 
-pass_by_environments = eqx.filter_jit(environment_pass)
+pass_by_environments = quick_jit(environment_pass)
 
 
-@eqx.filter_jit
+@quick_jit
 def pass_by_forward_passes(model, spins, uniforms, distances=()):
     one = lambda s, u: forward_pass(model, s, u, distances)  # noqa: E731
     return jax.vmap(one, out_axes=(0, 1, 1))(spins, uniforms)
@@ -142,7 +143,7 @@ def test_a_sweep_crosses_the_origin_of_the_ring():
     model = eqx.tree_at(lambda m: m.head.weight, model, jnp.zeros_like(model.head.weight))
     sampler = Sweep(Ising(n, longitudinal=0.5), 64, chains_at_once=64)
     state = sampler.init(jax.random.key(0), model)
-    moved, info = eqx.filter_jit(sampler.sample)(jax.random.key(1), model, state)
+    moved, info = quick_jit(sampler.sample)(jax.random.key(1), model, state)
     flips = np.mean(np.asarray(moved.spins != state.spins), axis=0)
     assert np.all(np.asarray(info.acceptance) == 1)
     np.testing.assert_allclose(flips, 1 - 2 / n, atol=0.25)
@@ -162,7 +163,7 @@ def test_other_networks_are_swept_by_forward_passes():
 
     sampler = Sweep(Ising(3, longitudinal=1.0), 400)
     state = sampler.init(jax.random.key(0), Field())
-    state, _ = eqx.filter_jit(sampler.sample)(jax.random.key(1), Field(), state)
+    state, _ = quick_jit(sampler.sample)(jax.random.key(1), Field(), state)
     up = float(jnp.mean(state.spins > 0))
     assert abs(up - 1 / (1 + np.exp(-1.2))) < 0.2
 
@@ -209,7 +210,7 @@ def test_projections_without_environments_are_swept_by_forward_passes():
     model = SpinFlip(Translations(random_network(8, token_size=2, depth=1)))
     assert not has_environments(model) and len(proposals(model)) == 8
     sweep = Sweep(Ising(8), 2)
-    state, info = eqx.filter_jit(sweep.sample)(
+    state, info = quick_jit(sweep.sample)(
         jax.random.key(1), model, sweep.init(jax.random.key(0), model)
     )
     assert set(np.unique(state.spins)) <= {-1, 1} and state.spins.shape == (2, 8)

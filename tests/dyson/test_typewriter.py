@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2, chisquare
 
+from compiling import quick_jit
 from dyson import Abacus, Ising, SpinFlip, Typewriter, statistics
 from dyson.networks import Network
 from dyson.samplers.base import SamplerState
@@ -71,7 +72,7 @@ def test_without_tolerance_it_is_the_brute_force_chain(n_sites, interval, projec
         (spins, _), accepted = jax.lax.scan(propose, (spins, model(spins)), moves)
         return spins, jnp.mean(accepted.astype(float))
 
-    sample = eqx.filter_jit(sampler.sample_chains)
+    sample = quick_jit(sampler.sample_chains)
     state = sampler.init(jax.random.key(0), model)
     for seed in (1, 2, 3):
         keys = jax.random.split(jax.random.key(seed), n_chains)
@@ -188,7 +189,7 @@ def test_samples_follow_the_enumerated_distribution():
     p /= p.sum()
     assert p.max() > 20 / 2**n  # peaked
 
-    @eqx.filter_jit
+    @quick_jit
     def run(sampler, key, state):
         def step(state, key):
             state, info = sampler.sample(key, model, state)
@@ -200,7 +201,7 @@ def test_samples_follow_the_enumerated_distribution():
         sampler = Typewriter(Ising(n), n_chains, interval=2, mismatch=mismatch, chains_at_once=128)
         visits, info = run(sampler, jax.random.key(1), sampler.init(jax.random.key(0), model))
         visits = np.asarray(visits)[20:]
-        estimate = eqx.filter_jit(statistics.estimate_mean)(jnp.asarray(log_psi[visits]).T)
+        estimate = quick_jit(statistics.estimate_mean)(jnp.asarray(log_psi[visits]).T)
         size = min(visits.size, float(estimate.effective_samples))
         counts = np.bincount(visits.ravel(), minlength=2**n) / visits.size
         return counts, size, jax.tree.map(lambda x: np.mean(np.asarray(x)[20:]), info)

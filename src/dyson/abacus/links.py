@@ -19,7 +19,6 @@ Source: the low-rank off-diagonal blocks of Proposition 3 of arXiv:2603.11189, f
 Theorem 1.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import equinox as eqx
@@ -28,17 +27,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from dyson.abacus.windows import Chain, EveryToken, Pairs
+from dyson.abacus.windows import Chain
 from dyson.mixers import Mixer
 from dyson.networks import Block
 from dyson.networks.blocks import Stream
 
 # Tokens of a chunk.  Fewer: more waves to hop; more: larger products.
 CHUNK = 16
-
-# Numbers of the links that are made at once where all tokens are looked at: what a core's cache
-# holds, with as much again of what they are made of.
-AT_ONCE = {"cpu": 2**17, "gpu": 2**28, "tpu": 2**28}
 
 # One array (features, features, tokens) per offset -bandwidth..bandwidth.
 Band = tuple[Array, ...]
@@ -141,87 +136,27 @@ def link_inputs(blocks: tuple[Block, ...], bandwidth: int) -> int:
     return CHUNK + 2 * bandwidth + 4 * pairs * (4 if jnp.iscomplexobj(weights[0]) else 1)
 
 
-class LinkMedium(eqx.Module):
-    """What the links of a configuration are made of.
-
-    tokens: M, (a, b, tokens), around the ring or with nothing beyond the ends as far as windows
-    reach.   arriving: the waves that arrive at every chunk, (a, b, chunks, waves), real numbers;
-    None if all is one chunk.
-    """
-
-    tokens: Array
-    arriving: Array | None
-
-
-def link_medium(tables: LinkTables, first: Block, second: Block, gates: Stream) -> LinkMedium:
-    """Of two successive blocks with ``gates`` D0 between them; O(tokens * features^2 * (features +
-    waves))."""
-    # [a, b] in one row per pair, so that the medium is one matrix product
-    couplings = second.mix_scattered[:, None] * first.mix_out.T
-    framed = gates if tables.hops is None else _framed(tables, gates)
-    medium = couplings.reshape(-1, gates.shape[0]) @ framed
-    medium = medium.reshape(*couplings.shape[:2], -1)
-    return LinkMedium(medium, None if tables.hops is None else _arriving(tables, tables.hops, medium))
-
-
-def neighbour_links(tables: LinkTables, medium: LinkMedium) -> Band:
-    """The band of ``G2 W~2 D0 W_out G1`` between two successive blocks.
+def neighbour_links(tables: LinkTables, first: Block, second: Block, gates: Stream) -> Band:
+    """The band of ``G2 W~2 D0 W_out G1`` between two successive blocks, D0 = ``gates``.
 
     One array per offset d in -bandwidth..bandwidth, entry [a, b, i] takes a source in channel b of
-    the first block at token i + d to y in channel a of the second at token i.
+    ``first`` at token i + d to y in channel a of ``second`` at token i.
     """
-    chain = tables.chain
+    chain, hops = tables.chain, tables.hops
+    # [a, b] in one row per pair, so that the medium is one matrix product
+    couplings = second.mix_scattered[:, None] * first.mix_out.T
+    framed = gates if hops is None else _framed(tables, gates)
+    medium = couplings.reshape(-1, gates.shape[0]) @ framed
+    medium = medium.reshape(*couplings.shape[:2], -1)
+    inputs = medium[:, :, None] if hops is None else _inputs(tables, hops, medium)
     bands = []
-    for d, band in enumerate(_rows(tables.response, medium, chain), -tables.bandwidth):
+    for d, response in enumerate(tables.response, -tables.bandwidth):
+        band = jnp.einsum("abcw,abwt->abct", inputs, response)
+        band = chain.filled(band.reshape(*band.shape[:2], -1))
         if not chain.periodic:  # no source beyond the ends
             source = jnp.arange(chain.width) + d
             band = jnp.where((source >= 0) & (source < chain.n_tokens), band, 0)
         bands.append(band)
-    return tuple(bands)
-
-
-def through_links(
-    tables: LinkTables,
-    medium: LinkMedium,
-    view: EveryToken,
-    pairs: Pairs,
-    source: dict[int, Array],
-) -> dict[int, Array]:
-    """Links times sources at every target, for all tokens at once.
-
-    Some rows of the links at a time, so that they and what they are made of never leave the cache.
-    Sources beyond the ends of a chain must vanish.
-    """
-    features = medium.tokens.shape[0]
-    room = AT_ONCE.get(jax.default_backend(), AT_ONCE["cpu"])
-    fits = [rows for rows in range(1, features + 1) if features % rows == 0
-            and rows * len(pairs) * features * view.chain.width <= room]
-    rows = max(fits, default=1)
-
-    def some(part: tuple[tuple[Array, ...], LinkMedium]) -> dict[int, Array]:
-        response, medium = part
-        return view.through(_rows(response, medium, view.chain), pairs, source)
-
-    parts = (tables.response, medium)
-    if rows == features:
-        return some(parts)
-    split = lambda x: x.reshape(-1, rows, *x.shape[1:])  # noqa: E731
-    received = jax.lax.map(some, jax.tree.map(split, parts))
-    return jax.tree.map(lambda x: x.reshape(features, -1), received)
-
-
-def _rows(response: Sequence[Array], medium: LinkMedium, chain: Chain) -> Band:
-    """Some rows of the links, one array (rows, b, tokens) per offset."""
-    inputs = medium.tokens[:, :, None]
-    if medium.arriving is not None:
-        halo = len(response) // 2
-        split = medium.tokens.reshape(*medium.tokens.shape[:2], -1, CHUNK)
-        windows = jnp.concatenate([split[:, :, :-1], split[:, :, 1:, : 2 * halo]], axis=-1)
-        inputs = jnp.concatenate([windows, medium.arriving], axis=-1)
-    bands = []
-    for table in response:
-        band = jnp.einsum("abcw,abwt->abct", inputs, table)
-        bands.append(chain.filled(band.reshape(*band.shape[:2], -1)))
     return tuple(bands)
 
 
@@ -235,16 +170,24 @@ def _framed(tables: LinkTables, gates: Stream) -> Stream:
     return jnp.pad(framed, ((0, 0), (0, CHUNK - 2 * halo)))
 
 
-def _arriving(tables: LinkTables, hops: Hops, medium: Array) -> Array:
-    """Waves that arrive at every chunk from all tokens to the left, and to the right, of it; on a
-    ring, from all tokens on their way once around."""
+def _inputs(tables: LinkTables, hops: Hops, medium: Array) -> Array:
+    """Windows of the chunks and the waves that arrive there: (a, b, chunks, inputs)."""
     chunks, halo = -(-tables.chain.n_tokens // CHUNK), tables.bandwidth
+    split = medium.reshape(*medium.shape[:2], -1, CHUNK)
+    near = jnp.concatenate([split[:, :, :-1], split[:, :, 1:, : 2 * halo]], axis=-1)
     # Seen from the left the chain begins a halo early, so that its chunks end where windows begin;
     # seen from the right, a halo late.
-    from_left, from_right = (
-        medium[..., start : start + CHUNK * chunks].reshape(*medium.shape[:2], chunks, CHUNK)
-        for start in (0, 2 * halo)
-    )
+    from_left = split[:, :, :chunks]
+    from_right = medium[..., 2 * halo : 2 * halo + CHUNK * chunks].reshape(from_left.shape)
+    left, right = _arriving(hops, from_left, from_right)
+    waves = jnp.concatenate([_real(left), _real(right)], axis=-1)
+    waves = jnp.pad(waves, ((0, 0), (0, 0), (0, near.shape[2] - chunks), (0, 0)))
+    return jnp.concatenate([near, waves], axis=-1)
+
+
+def _arriving(hops: Hops, from_left: Array, from_right: Array) -> tuple[Array, Array]:
+    """Waves that arrive at every chunk from all tokens to the left, and to the right, of it:
+    (a, b, chunks, waves); on a ring, from all tokens on their way once around."""
 
     def sums(left: Array, right: Array, tables: tuple[Array, Array]) -> Array:
         """Of the chunks in the order in which waves pass: (chunks, directions, a, b, waves)."""
@@ -267,9 +210,7 @@ def _arriving(tables: LinkTables, hops: Hops, medium: Array) -> Array:
     further = lambda waves, sent: (hops.pole * waves + sent, waves)  # noqa: E731
     _, arriving = jax.lax.scan(further, waves, sent)
     left, right = jnp.moveaxis(arriving, 0, 3)
-    arriving = jnp.concatenate([_real(left), _real(right[:, :, ::-1])], axis=-1)
-    filled = -(-tables.chain.width // CHUNK)
-    return jnp.pad(arriving, ((0, 0), (0, 0), (0, filled - chunks), (0, 0)))
+    return left, right[:, :, ::-1]
 
 
 class _Waves(NamedTuple):

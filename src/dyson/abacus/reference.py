@@ -5,14 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact, Int8
 
-from dyson.abacus.links import (
-    Band,
-    LinkTables,
-    lags_of,
-    link_medium,
-    link_tables,
-    neighbour_links,
-)
+from dyson.abacus.links import Band, LinkTables, lags_of, link_tables, neighbour_links
 from dyson.abacus.windows import Chain
 from dyson.environments import Chunks, Medium, chunks_of, for_each_layer, shared_product
 from dyson.networks import DysonNet
@@ -91,8 +84,7 @@ def build_reference(
     gates = [layer.local.gates for layer in layers]
     links = None
     if tables.links is not None:
-        medium = link_medium(tables.links, *model.blocks, gates[0])
-        links = neighbour_links(tables.links, medium)
+        links = neighbour_links(tables.links, *model.blocks, gates[0])
     return Reference(
         spins,
         theta,
