@@ -226,11 +226,11 @@ class _Waves(NamedTuple):
 
 
 def _hops(waves: _Waves, chain: Chain) -> Hops:
-    falling = waves.powers[:, :, :CHUNK]
+    falling, pole = waves.powers[:, :, :CHUNK], waves.powers[:, :, CHUNK]
     rising = falling[:, :, ::-1]
-    pole = waves.powers[:, :, CHUNK]
+    sums = _real(rising), _real(falling)
     if not chain.periodic:
-        return Hops(pole, (_real(rising), _real(falling)), None)
+        return Hops(pole, sums, None)
     spare = -chain.n_tokens % CHUNK
     nothing = jnp.zeros_like(falling[:, :, :spare])
     last_sums = (
@@ -242,7 +242,7 @@ def _hops(waves: _Waves, chain: Chain) -> Hops:
         last=waves.powers[:, :, CHUNK - spare],
         last_sums=(_real(last_sums[0]), _real(last_sums[1])),
     )
-    return Hops(pole, (_real(rising), _real(falling)), ring)
+    return Hops(pole, sums, ring)
 
 
 def _waves(first: Lags, second: Lags, chain: Chain, halo: int) -> _Waves:
@@ -281,11 +281,11 @@ def _waves(first: Lags, second: Lags, chain: Chain, halo: int) -> _Waves:
         return jnp.moveaxis(jnp.concatenate(flat, axis=2), (0, 1, 2), (-3, -2, -1))
 
     power, around = jnp.moveaxis(waves(powers), 1, 3)
-    action = waves(acting)
-    parts = [jnp.real(action), -jnp.imag(action)] if jnp.iscomplexobj(action) else [action]
-    # (parts, directions, offsets, CHUNK, a, b, waves)
-    acting = jnp.transpose(jnp.stack(parts), (2, 4, 5, 1, 0, 6, 3))
-    return _Waves(power, around, acting)
+    acts = waves(acting)
+    # the real part of what waves do, for their amplitudes as real numbers
+    parts = [jnp.real(acts), -jnp.imag(acts)] if jnp.iscomplexobj(acts) else [acts]
+    # from (parts, directions, offsets, CHUNK, a, b, waves)
+    return _Waves(power, around, jnp.transpose(jnp.stack(parts), (2, 4, 5, 1, 0, 6, 3)))
 
 
 def _real(waves: Array) -> Array:

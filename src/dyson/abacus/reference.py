@@ -84,7 +84,8 @@ def build_reference(
     gates = [layer.local.gates for layer in layers]
     links = None
     if tables.links is not None:
-        links = neighbour_links(tables.links, *model.blocks, gates[0])
+        first, second = model.blocks
+        links = neighbour_links(tables.links, first, second, gates[0])
     return Reference(
         spins,
         theta,
