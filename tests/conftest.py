@@ -13,7 +13,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--more-cases", type=int, default=0, help="Random cases of test_exactness beyond the usual."
+        "--whole-product", action="store_true", help="All combinations of test_exactness: hours."
     )
 
 

@@ -1,7 +1,8 @@
 """Theorem 1 over depth, mixer, boundary, tokens, kernel, head, moves and projection.
 
-The product of all these has some thousand cases, many hours of compilation.  Here is a set in which
-every pair of values of any two of them occurs together; `--more-cases N` adds N random ones.
+The product of all these is hours of compilation.  Here is a set in which every pair of values of
+any two of them occurs together.  `--whole-product` runs all combinations without projections; with
+a directory in JAX_COMPILATION_CACHE_DIR mixers of equally many poles share what they compile.
 """
 
 import itertools
@@ -17,36 +18,51 @@ from dyson import Abacus, SpinFlip, Translations
 from dyson.spins import flip, random_spins
 from random_networks import distance_on_the_circle, random_network
 
-# A move lies among as many sites as these tokens hold; no span: pairs at any distance.
-FACTORS = {
+NETWORKS = {
     "depth": [1, 2, 3, 4, 5, 6],
-    "mixer": ["s4d", "s4", "real", "power_law"],
     "periodic": [True, False],
     "token_size": [1, 2, 4],
     "kernel_size": [1, 3, 5],
     "complex_head": [False, True],
-    "span": [1, 3, None],
-    "projection": [None, SpinFlip, Translations],
+    "mixer": ["s4d", "s4", "real", "power_law"],
 }
+# A move lies among as many sites as these tokens hold; no span: pairs at any distance.
+SPANS = [1, 3, None]
+PROJECTIONS = [None, SpinFlip, Translations]
+
+
+def options_of(values):
+    return dict(zip(NETWORKS, values, strict=True))
 
 
 def possible(case):
     """Translations by parts of a token are a symmetry of a ring."""
-    case = dict(zip(FACTORS, case, strict=False))
-    return case.get("projection") is not Translations or case["periodic"]
+    whole = len(case) == len(NETWORKS) + 2
+    return not whole or case[-1] is not Translations or options_of(case[:-2])["periodic"]
 
 
 def pytest_generate_tests(metafunc):
-    cases = list(map(tuple, AllPairs(list(FACTORS.values()), filter_func=possible)))
-    more = metafunc.config.getoption("more_cases")
-    product = list(filter(possible, itertools.product(*FACTORS.values())))
-    chosen = np.random.default_rng(0).permutation(len(product))[:more]
-    cases += [product[i] for i in chosen]
-    name = lambda x: getattr(x, "__name__", str(x))  # noqa: E731
-    metafunc.parametrize("case", cases, ids=lambda case: "-".join(map(name, case)))
+    if metafunc.config.getoption("whole_product"):
+        cases = itertools.product(*NETWORKS.values(), SPANS, [None])
+    else:
+        cases = AllPairs([*NETWORKS.values(), SPANS, PROJECTIONS], filter_func=possible)
+    name = lambda x: x.__name__ if isinstance(x, type) else str(x)  # noqa: E731
+    metafunc.parametrize(
+        "network, span, projection",
+        [(tuple(network), span, projection) for *network, span, projection in cases],
+        ids=lambda x: "-".join(map(name, x)) if isinstance(x, tuple) else name(x),
+        indirect=["network"],
+    )
 
 
-def moves_of(case, span, n_sites, rng):
+@pytest.fixture(scope="module")
+def network(request):
+    """Options of a network; a process can keep some hundred programs (see conftest.py)."""
+    yield options_of(request.param)
+    jax.clear_caches()
+
+
+def moves_of(span, n_sites, periodic, rng):
     """Sets of flips that fit, around the whole chain; pairs at every distance."""
     if span is None:
         near = [(i, i + 1) for i in range(0, n_sites - 1, 5)]
@@ -56,46 +72,58 @@ def moves_of(case, span, n_sites, rng):
     moves = []
     for base in range(0, n_sites, 1 + n_sites // 30):  # anywhere in a token
         inside = base + np.arange(span)
-        inside = inside % n_sites if case["periodic"] else inside[inside < n_sites]
+        inside = inside % n_sites if periodic else inside[inside < n_sites]
         chosen = rng.choice(inside, size=min(len(inside), rng.integers(1, 4)), replace=False)
         moves.append(np.pad(chosen, (0, 3 - len(chosen)), constant_values=-1))
     return jnp.asarray(np.array(moves), jnp.int32)
 
 
 @quick_jit
-def ratios(updates, model, spins, moves):
-    """Of all single flips and of the moves: locally, and by whole networks."""
-    updates = updates.bind(model)
-    cache = updates.init(model, spins)
-    local = jax.vmap(lambda move: updates.propose(model, cache, move).log_ratio)(moves)
-    single = jnp.arange(0, model.n_sites, max(model.n_sites // 32, 1), dtype=jnp.int32)
-    every = updates.single_flips(model, cache)[single]
-    both = jnp.concatenate([jnp.pad(single[:, None], ((0, 0), (0, moves.shape[1] - 1)),
-                                    constant_values=-1), moves])
-    whole = jax.vmap(lambda move: model(flip(spins, move)) - model(spins))(both)
-    return jnp.concatenate([every, local]), whole
+def bind(updates, model):
+    return updates.bind(model)
 
 
-@pytest.fixture(autouse=True)
-def _release_compiled_program():
-    """Some dozens of these programs are all that a process can keep (see conftest.py)."""
-    yield
-    jax.clear_caches()
+@quick_jit
+def init(updates, model, spins):
+    return updates.init(model, spins)
 
 
-def test_ratios_are_exact(case):
-    case = dict(zip(FACTORS, case, strict=True))
-    rng = np.random.default_rng(list(map(ord, repr(sorted(case.items(), key=str)))))
+@quick_jit
+def ratios(updates, model, cache, moves):
+    return jax.vmap(lambda move: updates.propose(model, cache, move).log_ratio)(moves)
+
+
+@quick_jit
+def ratios_of_single_flips(updates, model, cache):
+    return updates.single_flips(model, cache)
+
+
+@quick_jit
+def by_whole_networks(model, spins, moves):
+    return jax.vmap(lambda move: model(flip(spins, move)))(moves) - model(spins)
+
+
+def test_ratios_are_exact(network, span, projection):
+    same = [network[name] for name in NETWORKS if name != "mixer"]
+    rng = np.random.default_rng(list(map(int, same)))
     # longer than two windows wherever that stays small enough to compile
-    n_sites = case["token_size"] * int(rng.integers(37, 72))
-    names = "depth", "mixer", "periodic", "token_size", "kernel_size", "complex_head"
-    model = random_network(
-        n_sites, seed=1, features=2, modes=2 if case["mixer"] == "s4" else 1,
-        **{name: case[name] for name in names},
-    )
-    model = model if case["projection"] is None else case["projection"](model)
+    n_tokens = int(rng.integers(37, 72))
+    n_sites = network["token_size"] * n_tokens
+    modes = 2 if network["mixer"] in ("s4", "s4d") else 1
+    model = random_network(n_sites, seed=1, features=2, modes=modes, **network)
+    model = model if projection is None else projection(model)
     spins = random_spins(jax.random.key(n_sites), n_sites)
-    span = None if case["span"] is None else case["span"] * case["token_size"]
-    local, whole = ratios(Abacus(span=span), model, spins, moves_of(case, span, n_sites, rng))
+    span = None if span is None else span * network["token_size"]
+    moves = moves_of(span, n_sites, network["periodic"], rng)
+
+    updates = bind(Abacus(span=span), model)
+    cache = init(updates, model, spins)
+    local = ratios(updates, model, cache, moves)
+    if span is not None:  # with pairs, single flips are moves like all others: test_pairs
+        sites = jnp.arange(0, n_sites, n_tokens // 30, dtype=jnp.int32)
+        local = jnp.append(local, ratios_of_single_flips(updates, model, cache)[sites])
+        one = jnp.pad(sites[:, None], ((0, 0), (0, 2)), constant_values=-1)
+        moves = jnp.concatenate([moves, one])
+    whole = by_whole_networks(model, spins, moves)
     assert float(jnp.max(jnp.abs(whole))) > 1e-4  # the moves do something
     assert distance_on_the_circle(local, whole).max() < 1e-9

@@ -135,3 +135,17 @@ def test_misuse_is_named():
     )
     with pytest.raises(ValueError, match=r"one or two flips at any distance, got .* 3 sites"):
         eqx.filter_eval_shape(shapes, jnp.ones(40, jnp.int8))
+
+
+@pytest.mark.parametrize("depth, span", [(2, 1), (3, 1), (2, None)])
+def test_moves_of_bound_updates_take_no_eigenvalues(depth, span):
+    """What mixers do is in the tables; S4 would diagonalise its transitions once per move."""
+    model = random_network(96, depth=depth, mixer="s4")
+    updates = Abacus(span=span)
+    spins = random_spins(jax.random.key(0), 96)
+    tables = eqx.filter_eval_shape(updates.bind, model)
+    cache = eqx.filter_eval_shape(lambda u, m, s: u.init(m, s), tables, model, spins)
+    program = eqx.filter_make_jaxpr(lambda u, m, c, x: u.propose(m, c, x).log_ratio)
+    text = str(program(tables, model, cache, jnp.array([5, -1], jnp.int32))[0])
+    assert "dot_general" in text and " eig[" not in text
+    assert " eig[" in str(eqx.filter_make_jaxpr(updates.bind)(model)[0])

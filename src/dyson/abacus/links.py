@@ -73,12 +73,13 @@ class LinkTables(eqx.Module):
 class Lags(NamedTuple):
     """What the mixer of a block does over all distances that occur.
 
-    kernel: at the lags 0, 1, ...   powers: (features, modes, 2, lags) at these lags and at n minus
-    them, which nothing needs on an open chain.   weights: of the waves, closed around a ring.
+    kernel: at the lags 0, 1, ...   near, far: powers at these lags and at n minus them; no ``far``
+    on an open chain.   weights: of the waves, closed around a ring.
     """
 
     kernel: Array  # (features, lags)
-    powers: Array
+    near: Array  # (features, modes, lags)
+    far: Array | None
     weights: Array  # (features, modes)
 
 
@@ -90,13 +91,12 @@ def lags_of(mixer: Mixer, chain: Chain, bandwidth: int) -> Lags:
     # beyond an open chain there is nothing to multiply a kernel with
     inside = lags % n if chain.periodic else jnp.minimum(lags, n - 1)
     weights = mixer.exponentials().weights
-    powers = mixer.powers(jnp.concatenate([inside, n - inside]))
-    powers = powers.reshape(*weights.shape, 2, -1)
     if not chain.periodic:
-        return Lags(mixer.kernel_from(inside, powers[:, :, 0]), powers, weights)
-    closing = 1 / (1 - powers[:, :, 1, :1])
-    kernel = mixer.kernel_from(inside, closing * (powers[:, :, 0] + powers[:, :, 1]))
-    return Lags(kernel, powers, closing[..., 0] * weights)
+        near = mixer.powers(inside)
+        return Lags(mixer.kernel_from(inside, near), near, None, weights)
+    near, far, turns = mixer.powers_around(inside, n)
+    kernel = mixer.kernel_from(inside, turns * (near + far))
+    return Lags(kernel, near, far, turns[..., 0] * weights)
 
 
 def _in_one_chunk(n: int, bandwidth: int) -> bool:
@@ -119,7 +119,7 @@ def link_tables(first: Lags, second: Lags, chain: Chain, bandwidth: int) -> Link
     waves = _waves(first, second, chain, bandwidth)
     response = near(np.arange(CHUNK) + bandwidth - np.arange(width)[:, None])
     acting = waves.acting.reshape(len(offsets), *response.shape[1:3], -1, CHUNK)
-    if chain.periodic:
+    if waves.around is not None:
         # (.., window, waves): what the window of a chunk itself sends once around; it counts once,
         # with its kernels
         again = _real(waves.around[:, :, 1:])
@@ -198,17 +198,19 @@ def _arriving(hops: Hops, from_left: Array, from_right: Array) -> tuple[Array, A
             return both
         return jax.lax.complex(*jnp.split(both, 2, axis=-1))
 
+    def hop(waves: Array, sent: Array) -> tuple[Array, Array]:
+        """Over a chunk: what leaves it, and what has arrived."""
+        return hops.pole * waves + sent, waves
+
     sent = sums(from_left, from_right, hops.sums)
     waves = jnp.zeros_like(sent[0])
     if hops.ring is not None:
         # what has gone once around when it arrives at the first chunk; from then on, what a chunk
         # sends replaces what it has sent once around
-        further = lambda waves, sent: (hops.pole * waves + sent, None)  # noqa: E731
-        waves, _ = jax.lax.scan(further, waves, sent[:-1])
+        waves, _ = jax.lax.scan(hop, waves, sent[:-1])
         last = sums(from_left[:, :, -1:], from_right[:, :, :1], hops.ring.last_sums)[0]
         waves, sent = hops.ring.last * waves + last, hops.ring.turn * sent
-    further = lambda waves, sent: (hops.pole * waves + sent, waves)  # noqa: E731
-    _, arriving = jax.lax.scan(further, waves, sent)
+    _, arriving = jax.lax.scan(hop, waves, sent)
     left, right = jnp.moveaxis(arriving, 0, 3)
     return left, right[:, :, ::-1]
 
@@ -216,12 +218,12 @@ def _arriving(hops: Hops, from_left: Array, from_right: Array) -> tuple[Array, A
 class _Waves(NamedTuple):
     """Of the waves that arrive at a chunk of links.
 
-    powers: pole^r for r = 0, 1, ..   around: pole^(n - r).  Both (a, b, r, waves).
+    powers: pole^r for r = 0, 1, ..   around: pole^(n - r), on a ring.  Both (a, b, r, waves).
     acting: what they do at the tokens of a chunk, (offsets, a, b, directions, parts, waves, CHUNK).
     """
 
     powers: Array
-    around: Array
+    around: Array | None
     acting: Array
 
 
@@ -229,7 +231,7 @@ def _hops(waves: _Waves, chain: Chain) -> Hops:
     falling, pole = waves.powers[:, :, :CHUNK], waves.powers[:, :, CHUNK]
     rising = falling[:, :, ::-1]
     sums = _real(rising), _real(falling)
-    if not chain.periodic:
+    if waves.around is None:
         return Hops(pole, sums, None)
     spare = -chain.n_tokens % CHUNK
     nothing = jnp.zeros_like(falling[:, :, :spare])
@@ -253,39 +255,57 @@ def _waves(first: Lags, second: Lags, chain: Chain, halo: int) -> _Waves:
     # lags to the tokens, and from the sources at every offset: (directions, offsets, CHUNK)
     to, into = np.stack([u, v])[:, None], np.stack([u + shift, v - shift])
 
-    p2, p1, c1 = second.powers, first.powers, first.weights
-    if jnp.iscomplexobj(p1):
-        # Re x Re y = Re x (y + y*) / 2: modes of the first block come in pairs
-        p1, c1 = (jnp.concatenate([x, jnp.conj(x)], axis=1) for x in (p1, c1 / 2))
+    first = _with_conjugates(first)
     # products have the axes (a, b, m, m', ..)
-    p2, c2 = (x[:, None, :, None] for x in (p2, second.weights[..., None]))
-    p1, c1 = (x[None, :, None] for x in (p1, c1[..., None]))
+    of_second = lambda x: x[:, None, :, None]  # noqa: E731
+    of_first = lambda x: x[None, :, None]  # noqa: E731
+    near2, near1 = of_second(second.near), of_first(first.near)
+    c2, c1 = of_second(second.weights[..., None]), of_first(first.weights[..., None])
 
-    def action(far2: int, far1: int) -> Array:
-        """Of lambda2^r lambda1^r, where a ``far`` one has n - r instead."""
-        return (c2 * p2[..., far2, :])[..., to] * (c1 * p1[..., far1, :])[..., into]
+    def action(power2: Array, power1: Array) -> Array:
+        return (c2 * power2)[..., to] * (c1 * power1)[..., into]
 
-    powers, acting = [p2 * p1], [action(0, 0)]
-    if chain.periodic:
+    powers, around, acting = [near2 * near1], [], [action(near2, near1)]
+    if second.far is not None and first.far is not None:
+        far2, far1 = of_second(second.far), of_first(first.far)
+        falls = jnp.abs(near2[..., 1:2]) <= jnp.abs(near1[..., 1:2])
+
+        def ratio(power2: Array, power1: Array) -> Array:
+            """Of the smaller pole and the larger."""
+            small, large = jnp.where(falls, power2, power1), jnp.where(falls, power1, power2)
+            # where the power of the larger one vanishes, so does all that it is multiplied with
+            gone = jnp.abs(large) < jnp.finfo(large.dtype).tiny ** 0.5
+            return jnp.where(gone, 0, small / jnp.where(gone, 1, large))
+
         # lambda2^r lambda1^(n-r) and lambda2^(n-r) lambda1^r with r = i - k modulo n
-        falls = jnp.abs(p2[..., :1, 1:2]) <= jnp.abs(p1[..., :1, 1:2])
-        small, large = jnp.where(falls, p2, p1), jnp.where(falls, p1, p2)
-        # where the power of the larger one vanishes, so does all that it is multiplied with
-        gone = jnp.abs(large) < jnp.finfo(large.dtype).tiny ** 0.5
-        powers.append(jnp.where(gone, 0, small / jnp.where(gone, 1, large)))
-        acting.append(jnp.where(falls[..., None], action(0, 1), action(1, 0)))
+        powers.append(ratio(near2, near1))
+        around = [far2 * far1, ratio(far2, far1)]
+        act = jnp.where(falls[..., None, None], action(near2, far1), action(far2, near1))
+        acting.append(act)
 
     def waves(arrays: list[Array]) -> Array:
         """(.., a, b, waves)."""
         flat = [x.reshape(*x.shape[:2], -1, *x.shape[4:]) for x in arrays]
         return jnp.moveaxis(jnp.concatenate(flat, axis=2), (0, 1, 2), (-3, -2, -1))
 
-    power, around = jnp.moveaxis(waves(powers), 1, 3)
     acts = waves(acting)
     # the real part of what waves do, for their amplitudes as real numbers
     parts = [jnp.real(acts), -jnp.imag(acts)] if jnp.iscomplexobj(acts) else [acts]
-    # from (parts, directions, offsets, CHUNK, a, b, waves)
-    return _Waves(power, around, jnp.transpose(jnp.stack(parts), (2, 4, 5, 1, 0, 6, 3)))
+    return _Waves(
+        jnp.moveaxis(waves(powers), 0, 2),
+        jnp.moveaxis(waves(around), 0, 2) if around else None,
+        # from (parts, directions, offsets, CHUNK, a, b, waves)
+        jnp.transpose(jnp.stack(parts), (2, 4, 5, 1, 0, 6, 3)),
+    )
+
+
+def _with_conjugates(lags: Lags) -> Lags:
+    """Complex modes in pairs: Re x Re y = Re x (y + y*) / 2."""
+    if not jnp.iscomplexobj(lags.near):
+        return lags
+    both = lambda x: jnp.concatenate([x, jnp.conj(x)], axis=1)  # noqa: E731
+    far = None if lags.far is None else both(lags.far)
+    return Lags(lags.kernel, both(lags.near), far, both(lags.weights / 2))
 
 
 def _real(waves: Array) -> Array:

@@ -43,6 +43,12 @@ class Propagator(eqx.Module):
         self.offset = -block.mix_scattered @ block.act_shift
         self.mix_out = block.mix_out
 
+    @property
+    def unchanged(self) -> Phase:
+        """lambda^0, for which no mixer need be evaluated."""
+        weights = jax.eval_shape(lambda: self.mixer.exponentials().weights)
+        return phase_of(jnp.ones(weights.shape, weights.dtype))
+
 
 class Medium(eqx.Module):
     """A network as its segments see it; made once per set of parameters.
@@ -116,13 +122,15 @@ def transfer(
     In a ``ring`` of so many tokens a wave may go around any number of times before it is heard or
     counted as going out, which multiplies by 1 / (1 - lambda^n).  O(features * slots^2).
     """
-    # evaluated once, (features, modes, r): at r = 0 .. slots + 1 and, in a ring, at ring - r
+    # evaluated once, (features, modes, r)
     steps = jnp.arange(slots + 2)
-    there = steps if ring is None else jnp.concatenate([steps, jnp.maximum(ring - steps, 0)])
-    powers, around = jnp.split(layer.mixer.powers(there), [slots + 2], axis=-1)
+    if ring is None:
+        powers = waves = layer.mixer.powers(steps)
+        closing = jnp.ones_like(powers[..., :1])
+    else:
+        powers, around, closing = layer.mixer.powers_around(jnp.minimum(steps, ring), ring)
+        waves = closing * (powers + around)
     weights = layer.mixer.exponentials().weights[..., None]
-    closing = jnp.ones_like(powers[..., :1]) if ring is None else 1 / (1 - around[..., :1])
-    waves = powers if ring is None else closing * (powers + around)
     kernel = layer.mixer.kernel_from(steps[:slots], waves[..., :slots])
     slot = jnp.arange(slots)
     lags = jnp.abs(slot[:, None] - slot)

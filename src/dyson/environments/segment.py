@@ -20,7 +20,6 @@ from dyson.environments.medium import (
     Phase,
     Transfer,
     numbered,
-    phase_of,
     shared_product,
     turn,
     turn_columns,
@@ -73,8 +72,7 @@ class Segment(eqx.Module):
 def no_segment(medium: Medium, batch: int, *, outside: bool = False) -> Segment:
     """The segment without tokens, through which everything passes; or what lies ``outside`` an
     open chain, through which nothing does."""
-    unchanged = [phase_of(layer.mixer.powers(jnp.array([0]))[..., 0]) for layer in medium.layers]
-    phases = [(0 if outside else 1) * x for x in unchanged]
+    phases = [(0 if outside else 1) * layer.unchanged for layer in medium.layers]
     entering = [2 * phase.size for phase in phases]
     leaving = [sum(entering[m:]) + medium.head.shape[0] for m in range(len(entering) + 1)]
     zeros = lambda *shape: jnp.zeros((batch, *shape), medium.head.dtype)  # noqa: E731

@@ -37,9 +37,17 @@ class Mixer(eqx.Module):
         """``G(r)`` at the given lags, ``0 <= r < n_tokens``, in O(features * modes * lags)."""
         if not periodic:
             return self.kernel_from(lags, self.powers(lags))
-        there = jnp.concatenate([lags, n_tokens - lags, jnp.array([n_tokens], lags.dtype)])
+        near, far, turns = self.powers_around(lags, n_tokens)
+        return self.kernel_from(lags, turns * (near + far))
+
+    def powers_around(
+        self, lags: Int[Array, " lags"], ring: int
+    ) -> tuple[Array, Array, Array]:
+        """``lambda^r`` and ``lambda^(ring - r)``, (features, modes, lags), and what any number of
+        turns around the ring multiplies a wave by, ``1 / (1 - lambda^ring)``."""
+        there = jnp.concatenate([lags, ring - lags, jnp.array([ring], lags.dtype)])
         near, far, once = jnp.split(self.powers(there), [lags.size, 2 * lags.size], axis=-1)
-        return self.kernel_from(lags, (near + far) / (1 - once))
+        return near, far, 1 / (1 - once)
 
     def kernel_from(
         self, lags: Int[Array, " lags"], waves: Inexact[Array, "features modes lags"]
