@@ -62,9 +62,9 @@ def tables_of(model, chain, bandwidth):
 @pytest.mark.parametrize(
     "n, mixer, modes",
     [
-        # no chunk, the smallest ring with two, full and incomplete last chunks
-        *((n, "s4d", 1) for n in (1, 5, 20, 21, 32, 37)),
-        *((n, mixer, 2) for mixer in ("s4d", "real") for n in (22, 67)),
+        # no chunk, the smallest ring with two, full and incomplete last chunks, longer chunks
+        *((n, "s4d", 1) for n in (1, 5, 12, 13, 32, 37, 160)),
+        *((n, mixer, 2) for mixer in ("s4d", "real") for n in (14, 67, 151)),
     ],
 )
 def test_neighbouring_layers(n, periodic, mixer, modes):

@@ -14,7 +14,7 @@ modulus.
 
 The waves hop from chunk to chunk; all else is a matrix product per pair of channels, with a matrix
 that depends on the mixers alone: ``link_tables``, made once for all configurations.
-O(tokens * features^2 * bandwidth * (CHUNK + waves)), whatever the factors of the number of tokens.
+O(tokens * features^2 * bandwidth * (chunk + waves)), whatever the factors of the number of tokens.
 Source: the low-rank off-diagonal blocks of Proposition 3 of arXiv:2603.11189, for the product of
 Theorem 1.
 """
@@ -32,8 +32,10 @@ from dyson.mixers import Mixer
 from dyson.networks import Block
 from dyson.networks.blocks import Stream
 
-# Tokens of a chunk.  Fewer: more waves to hop; more: larger products.
+# Tokens of a chunk.  Fewer: more waves to hop; more: larger products, with matrices that every
+# configuration reads anew.  On short chains that is dearer than hops: then chunks are half as long.
 CHUNK = 16
+SHORT_CHAIN = 144
 
 # One array (features, features, tokens) per offset -bandwidth..bandwidth.
 Band = tuple[Array, ...]
@@ -44,7 +46,7 @@ class Ring(NamedTuple):
 
     turn: Array  # 1 - pole^n
     last: Array  # pole^(tokens of the last chunk)
-    # (a, b, CHUNK, parts): of the chunk that waves pass last on their way once around
+    # (a, b, chunk, parts): of the chunk that waves pass last on their way once around
     last_sums: tuple[Array, Array]
 
 
@@ -52,7 +54,7 @@ class Hops(NamedTuple):
     """How waves get from chunk to chunk."""
 
     pole: Array  # over one chunk, (a, b, waves)
-    # (a, b, CHUNK, parts): from the tokens of a chunk to its right end, and to its left end
+    # (a, b, chunk, parts): from the tokens of a chunk to its right end, and to its left end
     sums: tuple[Array, Array]
     ring: Ring | None
 
@@ -60,7 +62,7 @@ class Hops(NamedTuple):
 class LinkTables(eqx.Module):
     """What the links of two blocks owe to the mixers.
 
-    response: per offset (a, b, inputs, CHUNK), what window and waves do at the tokens of a chunk.
+    response: per offset (a, b, inputs, chunk), what window and waves do at the tokens of a chunk.
     A chain no larger than a window is one chunk: then hops is None.
     """
 
@@ -68,6 +70,11 @@ class LinkTables(eqx.Module):
     hops: Hops | None
     chain: Chain
     bandwidth: int = eqx.field(static=True)
+
+    @property
+    def chunk(self) -> int:
+        """Tokens of a chunk."""
+        return self.response[0].shape[-1]
 
 
 class Lags(NamedTuple):
@@ -85,9 +92,8 @@ class Lags(NamedTuple):
 
 def lags_of(mixer: Mixer, chain: Chain, bandwidth: int) -> Lags:
     """As far as links of this bandwidth need."""
-    n = chain.n_tokens
-    longest = n - 1 + bandwidth if _in_one_chunk(n, bandwidth) else CHUNK + 2 * bandwidth
-    lags = jnp.arange(longest + 1)
+    n, chunk = chain.n_tokens, chunk_length(chain.n_tokens, bandwidth)
+    lags = jnp.arange(n + bandwidth if chunk == n else chunk + 2 * bandwidth + 1)
     # beyond an open chain there is nothing to multiply a kernel with
     inside = lags % n if chain.periodic else jnp.minimum(lags, n - 1)
     weights = mixer.exponentials().weights
@@ -99,13 +105,17 @@ def lags_of(mixer: Mixer, chain: Chain, bandwidth: int) -> Lags:
     return Lags(kernel, near, far, turns[..., 0] * weights)
 
 
-def _in_one_chunk(n: int, bandwidth: int) -> bool:
-    return n <= CHUNK + 2 * bandwidth or CHUNK < 2 * bandwidth
+def chunk_length(n_tokens: int, bandwidth: int) -> int:
+    """Tokens of a chunk; all of them where a window would not be shorter, or reach two chunks."""
+    short = n_tokens <= SHORT_CHAIN and 4 * bandwidth <= CHUNK
+    chunk = CHUNK // 2 if short else CHUNK
+    return n_tokens if n_tokens <= chunk + 2 * bandwidth or chunk < 2 * bandwidth else chunk
 
 
 def link_tables(first: Lags, second: Lags, chain: Chain, bandwidth: int) -> LinkTables:
-    """O(features^2 * bandwidth * CHUNK^2), without any configuration."""
-    n, width, offsets = chain.n_tokens, CHUNK + 2 * bandwidth, np.arange(-bandwidth, bandwidth + 1)
+    """O(features^2 * bandwidth * chunk^2), without any configuration."""
+    n, chunk = chain.n_tokens, chunk_length(chain.n_tokens, bandwidth)
+    offsets = np.arange(-bandwidth, bandwidth + 1)
 
     def near(lags: np.ndarray) -> Array:
         """``G2_a(r) G1_b(r + d)``, (d, a, b, window, token); kernels are even."""
@@ -113,12 +123,12 @@ def link_tables(first: Lags, second: Lags, chain: Chain, bandwidth: int) -> Link
         to, into = second.kernel[:, np.abs(lags)], first.kernel[:, shifted]
         return to[:, None] * jnp.swapaxes(into, 0, 1)[:, None]
 
-    if _in_one_chunk(n, bandwidth):
+    if chunk == n:
         lags = np.arange(n) - np.arange(n)[:, None]
         return LinkTables(tuple(near(lags)), None, chain, bandwidth)
-    waves = _waves(first, second, chain, bandwidth)
-    response = near(np.arange(CHUNK) + bandwidth - np.arange(width)[:, None])
-    acting = waves.acting.reshape(len(offsets), *response.shape[1:3], -1, CHUNK)
+    waves = _waves(first, second, chunk, bandwidth)
+    response = near(np.arange(chunk) + bandwidth - np.arange(chunk + 2 * bandwidth)[:, None])
+    acting = waves.acting.reshape(len(offsets), *response.shape[1:3], -1, chunk)
     if waves.around is not None:
         # (.., window, waves): what the window of a chunk itself sends once around; it counts once,
         # with its kernels
@@ -126,14 +136,14 @@ def link_tables(first: Lags, second: Lags, chain: Chain, bandwidth: int) -> Link
         again = jnp.concatenate([again, again[:, :, ::-1]], axis=-1)
         response = response - jnp.einsum("abwi,dabit->dabwt", again, acting)
     response = jnp.concatenate([response, acting], axis=3)
-    return LinkTables(tuple(response), _hops(waves, chain), chain, bandwidth)
+    return LinkTables(tuple(response), _hops(waves, n), chain, bandwidth)
 
 
-def link_inputs(blocks: tuple[Block, ...], bandwidth: int) -> int:
+def link_inputs(blocks: tuple[Block, ...], bandwidth: int, chunk: int) -> int:
     """Numbers that arrive at a chunk of a ring: its window and the waves from either side."""
     weights = [block.mixer.exponentials().weights for block in blocks]
     pairs = weights[0].shape[1] * weights[1].shape[1]
-    return CHUNK + 2 * bandwidth + 4 * pairs * (4 if jnp.iscomplexobj(weights[0]) else 1)
+    return chunk + 2 * bandwidth + 4 * pairs * (4 if jnp.iscomplexobj(weights[0]) else 1)
 
 
 def neighbour_links(tables: LinkTables, first: Block, second: Block, gates: Stream) -> Band:
@@ -163,22 +173,23 @@ def neighbour_links(tables: LinkTables, first: Block, second: Block, gates: Stre
 def _framed(tables: LinkTables, gates: Stream) -> Stream:
     """Tokens from a halo before the chain on, as far as the windows of chunks reach that fill the
     rows of the links; beyond an open chain is nothing."""
-    chain, halo = tables.chain, tables.bandwidth
-    filled = -(-chain.width // CHUNK) * CHUNK
+    chain, halo, chunk = tables.chain, tables.bandwidth, tables.chunk
+    filled = -(-chain.width // chunk) * chunk
     around = ((0, 0), (halo, filled + halo - chain.n_tokens))
     framed = jnp.pad(gates, around, mode="wrap" if chain.periodic else "constant")
-    return jnp.pad(framed, ((0, 0), (0, CHUNK - 2 * halo)))
+    return jnp.pad(framed, ((0, 0), (0, chunk - 2 * halo)))
 
 
 def _inputs(tables: LinkTables, hops: Hops, medium: Array) -> Array:
     """Windows of the chunks and the waves that arrive there: (a, b, chunks, inputs)."""
-    chunks, halo = -(-tables.chain.n_tokens // CHUNK), tables.bandwidth
-    split = medium.reshape(*medium.shape[:2], -1, CHUNK)
+    halo, chunk = tables.bandwidth, tables.chunk
+    chunks = -(-tables.chain.n_tokens // chunk)
+    split = medium.reshape(*medium.shape[:2], -1, chunk)
     near = jnp.concatenate([split[:, :, :-1], split[:, :, 1:, : 2 * halo]], axis=-1)
     # Seen from the left the chain begins a halo early, so that its chunks end where windows begin;
     # seen from the right, a halo late.
     from_left = split[:, :, :chunks]
-    from_right = medium[..., 2 * halo : 2 * halo + CHUNK * chunks].reshape(from_left.shape)
+    from_right = medium[..., 2 * halo : 2 * halo + chunk * chunks].reshape(from_left.shape)
     left, right = _arriving(hops, from_left, from_right)
     waves = jnp.concatenate([_real(left), _real(right)], axis=-1)
     waves = jnp.pad(waves, ((0, 0), (0, 0), (0, near.shape[2] - chunks), (0, 0)))
@@ -219,7 +230,7 @@ class _Waves(NamedTuple):
     """Of the waves that arrive at a chunk of links.
 
     powers: pole^r for r = 0, 1, ..   around: pole^(n - r), on a ring.  Both (a, b, r, waves).
-    acting: what they do at the tokens of a chunk, (offsets, a, b, directions, parts, waves, CHUNK).
+    acting: what they do at the tokens of a chunk, (offsets, a, b, directions, parts, waves, chunk).
     """
 
     powers: Array
@@ -227,32 +238,33 @@ class _Waves(NamedTuple):
     acting: Array
 
 
-def _hops(waves: _Waves, chain: Chain) -> Hops:
-    falling, pole = waves.powers[:, :, :CHUNK], waves.powers[:, :, CHUNK]
+def _hops(waves: _Waves, n_tokens: int) -> Hops:
+    chunk = waves.acting.shape[-1]
+    falling, pole = waves.powers[:, :, :chunk], waves.powers[:, :, chunk]
     rising = falling[:, :, ::-1]
     sums = _real(rising), _real(falling)
     if waves.around is None:
         return Hops(pole, sums, None)
-    spare = -chain.n_tokens % CHUNK
+    spare = -n_tokens % chunk
     nothing = jnp.zeros_like(falling[:, :, :spare])
     last_sums = (
         jnp.concatenate([rising[:, :, spare:], nothing], axis=2),
-        jnp.concatenate([nothing, falling[:, :, : CHUNK - spare]], axis=2),
+        jnp.concatenate([nothing, falling[:, :, : chunk - spare]], axis=2),
     )
     ring = Ring(
         turn=1 - waves.around[:, :, 0],
-        last=waves.powers[:, :, CHUNK - spare],
+        last=waves.powers[:, :, chunk - spare],
         last_sums=(_real(last_sums[0]), _real(last_sums[1])),
     )
     return Hops(pole, sums, ring)
 
 
-def _waves(first: Lags, second: Lags, chain: Chain, halo: int) -> _Waves:
+def _waves(first: Lags, second: Lags, chunk: int, halo: int) -> _Waves:
     """From the left a wave starts at the first token beyond the halo, a distance u from a token of
     the chunk; from the right, v."""
-    u, v = np.arange(CHUNK) + halo + 1, CHUNK + halo - np.arange(CHUNK)
+    u, v = np.arange(chunk) + halo + 1, chunk + halo - np.arange(chunk)
     shift = np.arange(-halo, halo + 1)[:, None]
-    # lags to the tokens, and from the sources at every offset: (directions, offsets, CHUNK)
+    # lags to the tokens, and from the sources at every offset: (directions, offsets, chunk)
     to, into = np.stack([u, v])[:, None], np.stack([u + shift, v - shift])
 
     first = _with_conjugates(first)
@@ -294,7 +306,7 @@ def _waves(first: Lags, second: Lags, chain: Chain, halo: int) -> _Waves:
     return _Waves(
         jnp.moveaxis(waves(powers), 0, 2),
         jnp.moveaxis(waves(around), 0, 2) if around else None,
-        # from (parts, directions, offsets, CHUNK, a, b, waves)
+        # from (parts, directions, offsets, chunk, a, b, waves)
         jnp.transpose(jnp.stack(parts), (2, 4, 5, 1, 0, 6, 3)),
     )
 

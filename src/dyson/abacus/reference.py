@@ -115,9 +115,9 @@ def readouts(
     response = model.pool_scale * jnp.transpose(head.reshape(-1, head.shape[-1]))[..., None]
     rows = []
     for block, gate, mixer in zip(model.blocks[::-1], gates[::-1], mixers[::-1], strict=True):
-        scattered = shared_product(block.mix_out.T, gate[:, None] * response)
+        scattered = shared_product(block.mix_out.T, mixer.filled(gate)[:, None] * response)
         # G is symmetric in the two directions, so it is its own transpose
-        row = mixer(scattered)  # (features, rows, tokens)
+        row = mixer(scattered)  # (features, rows, tokens of whole chunks)
         rows.append(jnp.swapaxes(row, 0, 1).reshape(*head.shape, -1))
         response = response + shared_product(block.mix_scattered.T, row)
     return tuple(rows[::-1])

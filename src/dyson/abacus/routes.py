@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Inexact, Int, Int8
 
 from dyson.abacus import pairs, surroundings
-from dyson.abacus.links import CHUNK, link_inputs
+from dyson.abacus.links import chunk_length, link_inputs
 from dyson.abacus.pairs import Pairs
 from dyson.abacus.partition import Partition, partition_of
 from dyson.abacus.reference import (
@@ -155,14 +155,16 @@ class ByLinks(Route):
             width = link_bandwidth(model, self.span)
             links = 4 * (2 * width + 1)  # and what they are made of
             numbers += links * features**2
-            numbers += 2 * features**2 * link_inputs(model.blocks, width) // CHUNK
+            chunk = chunk_length(model.n_tokens, width)
+            numbers += 2 * features**2 * link_inputs(model.blocks, width, chunk) // chunk
         return numbers
 
     def pays(self, model: DysonNet) -> bool:
         if model.depth == 1:
             return True
         width = link_bandwidth(model, self.span)
-        links = (2 * width + 1) * model.features**2 * link_inputs(model.blocks, width)
+        chunk = chunk_length(model.n_tokens, width)
+        links = (2 * width + 1) * model.features**2 * link_inputs(model.blocks, width, chunk)
         return links < 4 * _forward_pass(model)
 
 
