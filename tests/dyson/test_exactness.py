@@ -31,14 +31,10 @@ SPANS = [1, 3, None]
 PROJECTIONS = [None, SpinFlip, Translations]
 
 
-def options_of(values):
-    return dict(zip(NETWORKS, values, strict=True))
-
-
 def possible(case):
     """Translations by parts of a token are a symmetry of a ring."""
-    whole = len(case) == len(NETWORKS) + 2
-    return not whole or case[-1] is not Translations or options_of(case[:-2])["periodic"]
+    case = dict(zip([*NETWORKS, "span", "projection"], case, strict=False))
+    return case.get("projection") is not Translations or case["periodic"]
 
 
 def pytest_generate_tests(metafunc):
@@ -58,7 +54,7 @@ def pytest_generate_tests(metafunc):
 @pytest.fixture(scope="module")
 def network(request):
     """Options of a network; a process can keep some hundred programs (see conftest.py)."""
-    yield options_of(request.param)
+    yield dict(zip(NETWORKS, request.param, strict=True))
     jax.clear_caches()
 
 
@@ -118,12 +114,10 @@ def test_ratios_are_exact(network, span, projection):
 
     updates = bind(Abacus(span=span), model)
     cache = init(updates, model, spins)
+    single = jnp.arange(0, n_sites, n_tokens // 30, dtype=jnp.int32)
     local = ratios(updates, model, cache, moves)
-    if span is not None:  # with pairs, single flips are moves like all others: test_pairs
-        sites = jnp.arange(0, n_sites, n_tokens // 30, dtype=jnp.int32)
-        local = jnp.append(local, ratios_of_single_flips(updates, model, cache)[sites])
-        one = jnp.pad(sites[:, None], ((0, 0), (0, 2)), constant_values=-1)
-        moves = jnp.concatenate([moves, one])
-    whole = by_whole_networks(model, spins, moves)
+    local = jnp.append(local, ratios_of_single_flips(updates, model, cache)[single])
+    one = jnp.pad(single[:, None], ((0, 0), (0, moves.shape[1] - 1)), constant_values=-1)
+    whole = by_whole_networks(model, spins, jnp.concatenate([moves, one]))
     assert float(jnp.max(jnp.abs(whole))) > 1e-4  # the moves do something
     assert distance_on_the_circle(local, whole).max() < 1e-9

@@ -63,8 +63,8 @@ def tables_of(model, chain, bandwidth):
     "n, mixer, modes",
     [
         # no chunk, the smallest ring with two, full and incomplete last chunks, longer chunks
-        *((n, "s4d", 1) for n in (1, 5, 12, 13, 32, 37, 160)),
-        *((n, mixer, 2) for mixer in ("s4d", "real") for n in (14, 67, 151)),
+        *((n, "s4d", 1) for n in (1, 5, 12, 13, 20, 21, 32, 37, 160)),
+        *((n, mixer, 2) for mixer in ("s4d", "real") for n in (22, 67, 151)),
     ],
 )
 def test_neighbouring_layers(n, periodic, mixer, modes):
