@@ -40,12 +40,16 @@ SHORT_CHAIN = 144
 # One array (features, features, tokens) per offset -bandwidth..bandwidth.
 Band = tuple[Array, ...]
 
+# A number, or the real and the imaginary part of one: XLA on the CPU takes two to three times as
+# long for products of complex numbers.
+Parts = tuple[Array, ...]
+
 
 class Ring(NamedTuple):
     """How waves (a, b, waves) close on a ring whose last chunk may be incomplete."""
 
-    turn: Array  # 1 - pole^n
-    last: Array  # pole^(tokens of the last chunk)
+    turn: Parts  # 1 - pole^n
+    last: Parts  # pole^(tokens of the last chunk)
     # (a, b, chunk, parts): of the chunk that waves pass last on their way once around
     last_sums: tuple[Array, Array]
 
@@ -53,7 +57,7 @@ class Ring(NamedTuple):
 class Hops(NamedTuple):
     """How waves get from chunk to chunk."""
 
-    pole: Array  # over one chunk, (a, b, waves)
+    pole: Parts  # over one chunk, (a, b, waves)
     # (a, b, chunk, parts): from the tokens of a chunk to its right end, and to its left end
     sums: tuple[Array, Array]
     ring: Ring | None
@@ -190,40 +194,48 @@ def _inputs(tables: LinkTables, hops: Hops, medium: Array) -> Array:
     # seen from the right, a halo late.
     from_left = split[:, :, :chunks]
     from_right = medium[..., 2 * halo : 2 * halo + chunk * chunks].reshape(from_left.shape)
-    left, right = _arriving(hops, from_left, from_right)
-    waves = jnp.concatenate([_real(left), _real(right)], axis=-1)
+    waves = _arriving(hops, 0, from_left) + _arriving(hops, 1, from_right)
+    waves = jnp.moveaxis(jnp.concatenate(waves, axis=-1), 0, 2)
     waves = jnp.pad(waves, ((0, 0), (0, 0), (0, near.shape[2] - chunks), (0, 0)))
     return jnp.concatenate([near, waves], axis=-1)
 
 
-def _arriving(hops: Hops, from_left: Array, from_right: Array) -> tuple[Array, Array]:
-    """Waves that arrive at every chunk from all tokens to the left, and to the right, of it:
-    (a, b, chunks, waves); on a ring, from all tokens on their way once around."""
+def _arriving(hops: Hops, side: int, tokens: Array) -> Parts:
+    """Waves that arrive at every chunk from all tokens to the left of it (side 0) or to the right
+    (side 1); on a ring, from all tokens on their way once around: (chunks, a, b, waves)."""
 
-    def sums(left: Array, right: Array, tables: tuple[Array, Array]) -> Array:
-        """Of the chunks in the order in which waves pass: (chunks, directions, a, b, waves)."""
-        along = lambda x, table: jnp.einsum("abct,abtf->abcf", x, table)  # noqa: E731
-        both = jnp.stack([along(left, tables[0]), along(right, tables[1])[:, :, ::-1]])
-        both = jnp.moveaxis(both, 3, 0)
-        if not jnp.iscomplexobj(hops.pole):
-            return both
-        return jax.lax.complex(*jnp.split(both, 2, axis=-1))
+    def sums(tokens: Array, tables: tuple[Array, Array]) -> Parts:
+        """Of the tokens of every chunk."""
+        of_chunks = jnp.einsum("abct,abtf->abcf", tokens, tables[side])
+        return tuple(jnp.split(jnp.moveaxis(of_chunks, 2, 0), len(hops.pole), axis=-1))
 
-    def hop(waves: Array, sent: Array) -> tuple[Array, Array]:
+    def hop(waves: Parts, sent: Parts) -> tuple[Parts, Parts]:
         """Over a chunk: what leaves it, and what has arrived."""
-        return hops.pole * waves + sent, waves
+        return _sum(_product(hops.pole, waves), sent), waves
 
-    sent = sums(from_left, from_right, hops.sums)
-    waves = jnp.zeros_like(sent[0])
+    sent = sums(tokens, hops.sums)
+    waves = tuple(jnp.zeros_like(x[0]) for x in sent)
     if hops.ring is not None:
         # what has gone once around when it arrives at the first chunk; from then on, what a chunk
         # sends replaces what it has sent once around
-        waves, _ = jax.lax.scan(hop, waves, sent[:-1])
-        last = sums(from_left[:, :, -1:], from_right[:, :, :1], hops.ring.last_sums)[0]
-        waves, sent = hops.ring.last * waves + last, hops.ring.turn * sent
-    _, arriving = jax.lax.scan(hop, waves, sent)
-    left, right = jnp.moveaxis(arriving, 0, 3)
-    return left, right[:, :, ::-1]
+        passed = tuple(x[1:] if side else x[:-1] for x in sent)
+        waves, _ = jax.lax.scan(lambda *x: (hop(*x)[0], None), waves, passed, reverse=bool(side))
+        last = sums(tokens[:, :, :1] if side else tokens[:, :, -1:], hops.ring.last_sums)
+        waves = _sum(_product(hops.ring.last, waves), tuple(x[0] for x in last))
+        sent = _product(hops.ring.turn, sent)
+    return jax.lax.scan(hop, waves, sent, reverse=bool(side))[1]
+
+
+def _product(first: Parts, second: Parts) -> Parts:
+    """Of numbers given by their parts."""
+    if len(first) == 1:
+        return (first[0] * second[0],)
+    (x, y), (u, v) = first, second
+    return x * u - y * v, x * v + y * u
+
+
+def _sum(first: Parts, second: Parts) -> Parts:
+    return tuple(map(jnp.add, first, second))
 
 
 class _Waves(NamedTuple):
@@ -244,7 +256,7 @@ def _hops(waves: _Waves, n_tokens: int) -> Hops:
     rising = falling[:, :, ::-1]
     sums = _real(rising), _real(falling)
     if waves.around is None:
-        return Hops(pole, sums, None)
+        return Hops(_parts(pole), sums, None)
     spare = -n_tokens % chunk
     nothing = jnp.zeros_like(falling[:, :, :spare])
     last_sums = (
@@ -252,11 +264,11 @@ def _hops(waves: _Waves, n_tokens: int) -> Hops:
         jnp.concatenate([nothing, falling[:, :, : chunk - spare]], axis=2),
     )
     ring = Ring(
-        turn=1 - waves.around[:, :, 0],
-        last=waves.powers[:, :, chunk - spare],
+        turn=_parts(1 - waves.around[:, :, 0]),
+        last=_parts(waves.powers[:, :, chunk - spare]),
         last_sums=(_real(last_sums[0]), _real(last_sums[1])),
     )
-    return Hops(pole, sums, ring)
+    return Hops(_parts(pole), sums, ring)
 
 
 def _waves(first: Lags, second: Lags, chunk: int, halo: int) -> _Waves:
@@ -320,8 +332,10 @@ def _with_conjugates(lags: Lags) -> Lags:
     return Lags(lags.kernel, both(lags.near), far, both(lags.weights / 2))
 
 
+def _parts(x: Array) -> Parts:
+    return (jnp.real(x), jnp.imag(x)) if jnp.iscomplexobj(x) else (x,)
+
+
 def _real(waves: Array) -> Array:
     """Amplitudes (.., waves) as real numbers: all real parts, then all imaginary ones."""
-    if not jnp.iscomplexobj(waves):
-        return waves
-    return jnp.concatenate([jnp.real(waves), jnp.imag(waves)], axis=-1)
+    return jnp.concatenate(_parts(waves), axis=-1)
