@@ -48,7 +48,7 @@ def moves_of(n_sites, span, periodic):
         (51, 2, {"depth": 3, "periodic": False}),
         (48, 1, {"depth": 3, "periodic": False, "kernel_size": 1, "mixer": "real"}),
         # seven windows: several groups of them, of pieces too, and a short one at the end
-        (157, 1, {"depth": 3, "mixer": "real", "features": 2}),
+        (157, 1, {"depth": 3, "features": 2}),
     ],
 )
 def test_flips_and_moves_of_deep_networks(n_sites, span, options, monkeypatch):
