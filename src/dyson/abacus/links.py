@@ -40,7 +40,7 @@ SHORT_CHAIN = 144
 # One array (features, features, tokens) per offset -bandwidth..bandwidth.
 Band = tuple[Array, ...]
 
-# A number, or the real and the imaginary part of one: XLA on the CPU takes two to three times as
+# A number, or the real and the imaginary part of one: XLA on the CPU takes twice as
 # long for products of complex numbers.
 Parts = tuple[Array, ...]
 
