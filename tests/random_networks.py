@@ -32,6 +32,11 @@ def _key():
     return jax.random.key(0)
 
 
+def in_single_precision(tree):
+    """The same numbers, rounded."""
+    return jax.tree.map(lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, tree)
+
+
 def hardly_decaying(model):
     """The same network with waves that last 10^4 tokens, and responses as in its own weights."""
     blocks = []

@@ -1,6 +1,5 @@
 """Segments of a network against the plain forward pass."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from compiling import quick_jit
 from dyson import environments as env
 from dyson.spins import random_spins
-from random_networks import distance_on_the_circle, random_network
+from random_networks import distance_on_the_circle, in_single_precision, random_network
 
 
 @quick_jit
@@ -156,8 +155,7 @@ def test_a_mixer_chunk_by_chunk(n, mixer, periodic):
         return (mixer(u), mixer(u[:, 0])), jax.vmap(block.propagate, in_axes=1, out_axes=1)(u)
 
     (ours, one), kernel = both(model, u)
-    single = lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x  # noqa: E731
-    (rough, _), _ = both(jax.tree.map(single, model), single(u))
+    (rough, _), _ = both(*in_single_precision((model, u)))
     assert rough.dtype == jnp.float32
     np.testing.assert_allclose(rough, kernel, atol=1e-5 * float(jnp.max(jnp.abs(kernel)) + 1))
     np.testing.assert_allclose(one, ours[:, 0], atol=1e-14 * float(jnp.max(jnp.abs(one)) + 1))

@@ -10,7 +10,7 @@ from compiling import quick_jit
 from dyson.abacus.links import lags_of, link_tables, neighbour_links
 from dyson.abacus.reference import link_bandwidth
 from dyson.abacus.windows import Chain
-from random_networks import random_network
+from random_networks import in_single_precision, random_network
 
 
 def random_gates(model):
@@ -83,11 +83,6 @@ def test_neighbouring_layers(n, periodic, mixer, modes):
     np.testing.assert_allclose(np.array(links), reference, atol=1e-13 * scale, rtol=0)
 
 
-def singles(tree):
-    """The same numbers in single precision."""
-    return jax.tree.map(lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, tree)
-
-
 @pytest.mark.parametrize("mixer", ["s4d", "real"])
 def test_neighbouring_layers_with_awkward_poles(mixer):
     """Waves that do not decay, that decay at once, and equal ones in both blocks.
@@ -109,9 +104,8 @@ def test_neighbouring_layers_with_awkward_poles(mixer):
     gates = random_gates(model)
     expected = dense_links(model, gates)[1, 0]
     scale = np.abs(expected).max()
-    for network, gate, error in (
-        (model, gates[0], 1e-12), (singles(model), singles(gates[0]), 1e-3),
-    ):  # fmt: skip
+    double = model, gates[0]
+    for (network, gate), error in ((double, 1e-12), (in_single_precision(double), 1e-3)):
         tables = tables_of(network, Chain(37, True), 2)
         links = quick_jit(neighbour_links)(tables, *network.blocks, gate)
         assert links[0].dtype == gate.dtype

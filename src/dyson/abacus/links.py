@@ -40,8 +40,8 @@ SHORT_CHAIN = 144
 # One array (features, features, tokens) per offset -bandwidth..bandwidth.
 Band = tuple[Array, ...]
 
-# A number, or the real and the imaginary part of one: XLA on the CPU takes twice as
-# long for products of complex numbers.
+# A number, or the real and the imaginary part of one: XLA on the CPU takes twice as long for
+# products of complex numbers.
 Parts = tuple[Array, ...]
 
 
@@ -314,7 +314,7 @@ def _waves(first: Lags, second: Lags, chunk: int, halo: int) -> _Waves:
 
     acts = waves(acting)
     # the real part of what waves do, for their amplitudes as real numbers
-    parts = [jnp.real(acts), -jnp.imag(acts)] if jnp.iscomplexobj(acts) else [acts]
+    parts = _parts(jnp.conj(acts))
     return _Waves(
         jnp.moveaxis(waves(powers), 0, 2),
         jnp.moveaxis(waves(around), 0, 2) if around else None,
