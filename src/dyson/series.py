@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Inexact, Int8
 
 from dyson.abacus import Abacus
 from dyson.networks import DysonNet, Network
+from dyson.phases import with_wrapped_phase
 from dyson.spins import flip
 
 
@@ -77,7 +78,7 @@ def flip_response(
 
         log psi(site and j flipped) - log psi(site flipped) - log psi(j flipped) + log psi,
 
-    for all sites j in order, from two references: O(n_sites).  It vanishes for a product state and
+    for all sites j in order, from two references: O(n_sites); phases lie in [-pi, pi).  It vanishes for a product state and
     falls off as the correlations of the network do.  At ``site`` itself it is minus twice the
     logarithm of the ratio of that flip.
     """
@@ -90,4 +91,4 @@ def flip_response(
     before, after = (
         updates.single_flips(model, updates.init(model, s)) for s in (spins, moved)
     )
-    return after - before
+    return with_wrapped_phase(after - before)

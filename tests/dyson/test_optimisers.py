@@ -187,6 +187,31 @@ def test_a_step_beyond_which_log_psi_is_not_finite_is_made_firmer(make):
     assert 0 < float(jnp.linalg.norm(update)) <= 1e-2 and float(state.firmness) > 1
 
 
+@pytest.mark.parametrize("common", [0.0, 3.0])
+@pytest.mark.parametrize("make", [sr, minsr, spring])
+def test_turns_of_the_phase_do_not_count(make, common):
+    """A change of Im log psi is known modulo 2 pi, sample by sample, and one that all samples share
+    (here it comes close to half a turn) is none of the state."""
+    derivatives, energies = samples(13, parts=2)
+    derivatives = derivatives.at[:, 1, 0].add(1e3)  # a parameter that is nearly a common phase
+    turns = jnp.asarray(np.random.default_rng(14).integers(-2, 3, size=20), float)
+
+    def bent(update):
+        return derivatives @ update + 0.3 * jnp.sum(update**2) * derivatives[..., 1]
+
+    def jumping(update):
+        change = bent(update)
+        return change.at[:, 1].add(2 * np.pi * turns + common)
+
+    optimiser = make(0.3, shift=1e-3, trust_region=1e9)
+    arguments = {"derivatives": derivatives, "energies": energies}
+    state = optimiser.init(jnp.zeros(7))
+    expected, calm = optimiser.update(jnp.zeros(7), state, response=bent, **arguments)
+    update, after = optimiser.update(jnp.zeros(7), state, response=jumping, **arguments)
+    assert float(jnp.linalg.norm(expected)) > 1e-3 and float(after.firmness) == float(calm.firmness)
+    np.testing.assert_allclose(update, expected, rtol=1e-6, atol=1e-9)
+
+
 def test_a_step_that_is_not_finite_comes_back():
     derivatives, energies = samples(2)
     optimiser = spring()

@@ -24,6 +24,9 @@ tried on the samples, and what log psi misses of the linear prediction is
   (``CLOSE``) or nothing is gained.  The state then follows imaginary time on the samples although
   the parameters act nonlinearly.
 
+Phases count modulo 2 pi: what is missing of a change of Im log psi is taken on the circle, sample
+by sample, before anything is averaged.
+
 References: S. Sorella, Phys. Rev. Lett. 80, 4558 (1998); A. Chen and M. Heyl, Nat. Phys. 20,
 1476 (2024); G. Goldshlager, N. Abrahamsen and L. Lin, J. Comput. Phys. 516, 113351 (2024).
 """
@@ -39,6 +42,7 @@ from jaxtyping import Array, Float, Inexact, Int
 
 from dyson.optimisers.metric import centred, centred_samples, solve_positive
 from dyson.optimisers.schedules import ScalarOrSchedule, annealed_rate, at_step, decaying_shift
+from dyson.phases import around_the_common_phase
 
 DEFAULT_RATE = annealed_rate()
 DEFAULT_SHIFT = decaying_shift()
@@ -172,6 +176,18 @@ def _natural_gradient(
         scheduled, rate = at_step(shift, state.count), at_step(learning_rate, state.count)
 
         solve = solver(x)
+        samples, parts, _ = derivatives.shape
+        slope = jnp.mean(derivatives.astype(jnp.float64), axis=0)
+
+        def departure(step: Array, linear: Array) -> Array:
+            """The change of log psi at the samples, centred, less what the linear model says."""
+            if response is None:
+                return jnp.zeros_like(linear)
+            uncentred = samples**0.5 * linear.reshape(samples, parts) + slope @ step
+            bent = response(unravel(step.astype(flat.dtype))).astype(jnp.float64) - uncentred
+            if parts == 2:
+                bent = bent.at[:, 1].set(around_the_common_phase(bent[:, 1]))
+            return centred(bent).reshape(-1)
 
         def attempt(trial: _Trial) -> _Trial:
             """The step made anew, or corrected by what is missing."""
@@ -189,10 +205,8 @@ def _natural_gradient(
             direction = jnp.where(anew, factor * delta, trial.direction)
             target = jnp.where(anew, factor * predicted, trial.target)
             distance = jnp.where(anew, factor * distance, trial.distance)
-            moved = target
-            if response is not None:
-                moved = centred(response(unravel(step.astype(flat.dtype)))).reshape(-1)
-            missing = target - moved
+            linear = x @ step
+            missing = target - linear - departure(step, linear)
             bending = jnp.linalg.norm(missing)
             better = anew | (bending < jnp.linalg.norm(trial.missing))
             # written so that a log psi that is not finite counts as too much
