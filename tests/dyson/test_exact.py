@@ -3,9 +3,10 @@ import math
 import numpy as np
 import pytest
 
-from dyson.exact import free_fermion_energy, ground_energy, ground_state
-from dyson.hamiltonians import Ising
-from pauli import ising_matrix
+from dyson.exact import free_fermion_energy, ground_energy, ground_level, ground_state
+from dyson.hamiltonians import J1J2, XXZ, Ising
+from dyson.spins import enumerate_spins
+from pauli import ising_matrix, xxz_matrix
 
 
 def ising(n_sites, coupling, exponent, field, longitudinal, periodic, kac):
@@ -17,6 +18,7 @@ def ising(n_sites, coupling, exponent, field, longitudinal, periodic, kac):
         longitudinal=longitudinal,
         periodic=periodic,
         kac=kac,
+        rotate=False,
     )
 
 
@@ -36,7 +38,7 @@ def ising(n_sites, coupling, exponent, field, longitudinal, periodic, kac):
 )
 def test_diagonalisation_agrees_with_dense_matrices(case):
     matrix = ising_matrix(*case)
-    energy, vector = ground_state(ising(*case))
+    energy, _, _, vector = ground_state(ising(*case))
     assert energy == pytest.approx(np.linalg.eigvalsh(matrix)[0], rel=1e-12)
     assert np.linalg.norm(vector) == pytest.approx(1.0, rel=1e-12)
     np.testing.assert_allclose(matrix @ vector, energy * vector, atol=1e-7)
@@ -56,8 +58,20 @@ def test_free_fermions_agree_with_dense_matrices_for_all_signs(n_sites, periodic
     for coupling in (-1.0, 1.0, 0.0):
         for field in (0.0, 0.4, -0.4, 1.0, -1.0, 1.7, -1.7):
             energy = free_fermion_energy(n_sites, coupling=coupling, field=field, periodic=periodic)
-            expected = np.linalg.eigvalsh(coupling * bonds + field * flips)[0]
-            assert energy == pytest.approx(expected, abs=1e-12)
+            matrix = coupling * bonds + field * flips
+            assert energy == pytest.approx(np.linalg.eigvalsh(matrix)[0], abs=1e-12)
+            for parity in (1, -1):
+                energy = free_fermion_energy(
+                    n_sites, coupling=coupling, field=field, periodic=periodic, parity=parity
+                )
+                assert energy == pytest.approx(lowest_of_parity(matrix, parity), abs=1e-12)
+
+
+def lowest_of_parity(matrix, parity):
+    """Of a dense matrix that commutes with the flip of all spins."""
+    half = len(matrix) // 2
+    even = matrix[:half, :half] + parity * matrix[:half, half:][:, ::-1]
+    return np.linalg.eigvalsh(even)[0]
 
 
 @pytest.mark.parametrize(
@@ -108,3 +122,94 @@ def test_out_of_reach_is_said_and_not_guessed():
         ground_state(Ising(21))
     with pytest.raises(ValueError, match="n_sites must be at least 1, got 0"):
         free_fermion_energy(0, coupling=1.0, field=1.0, periodic=True)
+
+
+SECTORS = [
+    XXZ(6, coupling=0.7, anisotropy=0.4, marshall=False),
+    XXZ(7, anisotropy=-2.0, exponent=3.0),
+    J1J2(5, j2=0.6, periodic=False),
+]
+
+
+@pytest.mark.parametrize("hamiltonian", SECTORS)
+def test_every_sector_has_its_lowest_level(hamiltonian):
+    """Against the blocks of a dense matrix, and the lowest of all is the ground state."""
+    n = hamiltonian.n_sites
+    matrix = np.zeros((2**n, 2**n))
+    spins = np.asarray(enumerate_spins(n))
+    for row, sample in enumerate(spins):
+        matrix[row, row] = hamiltonian.diagonal(sample)
+        for sites, element in zip(*map(np.asarray, hamiltonian.connected(sample)), strict=True):
+            matrix[row, row ^ sum(1 << (n - 1 - i) for i in sites)] += element
+    flip = np.eye(2**n)[::-1]
+    levels = []
+    for m in range(-n, n + 1, 2):
+        inside = np.eye(2**n)[spins.sum(1) == m]
+        parities = [None] if m else [None, 1, -1]
+        for parity in parities:
+            found = ground_state(hamiltonian, magnetisation=m, parity=parity)
+            basis = inside if parity is None else (inside + parity * inside @ flip) / 2
+            vectors, values, _ = np.linalg.svd(basis.T, full_matrices=False)
+            vectors = vectors[:, values > 1e-8]
+            lowest = np.linalg.eigvalsh(vectors.T @ matrix @ vectors)[0]
+            assert found.energy == pytest.approx(lowest, abs=1e-10)
+            assert found.magnetisation == m and (m == 0) == (found.parity is not None)
+            np.testing.assert_allclose(matrix @ found.vector, found.energy * found.vector, atol=1e-7)
+            assert np.all(found.vector[spins.sum(1) != m] == 0)
+            levels.append(found)
+    best = ground_state(hamiltonian)
+    assert best.energy == pytest.approx(min(x.energy for x in levels), abs=1e-10)
+    assert best.magnetisation == min(
+        abs(x.magnetisation) for x in levels if x.energy < best.energy + 1e-9
+    )
+
+
+def test_dipoles_are_compared_within_their_sector():
+    """Their ground state is polarised, far below what samples of magnetisation zero see."""
+    dipoles = XXZ(8, anisotropy=-2.0, exponent=3.0)
+    level = ground_level(dipoles)
+    assert level.magnetisation == 8 and level.parity is None
+    assert level.energy == pytest.approx(float(dipoles.diagonal(np.ones(8, np.int8))), abs=1e-10)
+    assert ground_energy(dipoles, magnetisation=0) > level.energy + 1
+
+
+@pytest.mark.parametrize(
+    "hamiltonian",
+    [
+        XXZ(6, coupling=0.0),
+        XXZ(9, coupling=0.0),
+        J1J2(10, j1=0.0),
+        Ising(9, exponent=2.0, coupling=0.0, field=0.0),
+        Ising(9, coupling=0.0, field=0.0, longitudinal=1e-30),
+        XXZ(8, coupling=1e-300),
+        Ising(9, exponent=2.0, coupling=0.0, field=1.0),
+    ],
+)
+def test_hamiltonians_that_vanish_or_nearly_do(hamiltonian):
+    expected = -9.0 if float(getattr(hamiltonian, "field", 0.0)) else 0.0
+    assert ground_energy(hamiltonian) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("n_sites", [5, 7])
+def test_where_the_ground_state_is_odd_the_level_says_so(n_sites):
+    """A negative field as it is written on an odd ring, of any coupling; rotated it is even."""
+    for coupling in (-1.0, 0.7):
+        written = Ising(n_sites, coupling=coupling, field=-0.8, rotate=False)
+        assert ground_level(written).parity == ground_state(written).parity == -1
+        rotated = Ising(n_sites, coupling=coupling, field=-0.8)
+        assert ground_level(rotated).parity == ground_state(rotated).parity == 1
+        assert ground_energy(rotated) == pytest.approx(ground_energy(written), abs=1e-12)
+        even = ground_energy(written, parity=1)
+        assert even > ground_energy(written) + 1e-3
+        assert even == pytest.approx(ground_state(written, parity=1).energy, abs=1e-10)
+
+
+def test_sectors_that_do_not_exist_are_refused():
+    with pytest.raises(ValueError, match="no configuration of 6 spins has magnetisation 1"):
+        ground_state(XXZ(6), magnetisation=1)
+    with pytest.raises(ValueError, match="Ising does not conserve it; leave it out"):
+        ground_energy(Ising(6, exponent=2.0), magnetisation=0)
+    with pytest.raises(ValueError, match="parity=1 was asked for"):
+        ground_state(XXZ(6), magnetisation=2, parity=1)
+    with pytest.raises(ValueError, match="parity=-1 was asked for"):
+        ground_level(Ising(6, longitudinal=0.3), parity=-1)

@@ -1,7 +1,15 @@
 """Exact reference energies, computed with numpy and scipy independently of the networks."""
 
-from dyson.exact.diagonalise import MAX_SITES, ground_state
+from dyson.exact.diagonalise import MAX_SITES, GroundState, ground_state
 from dyson.exact.free_fermions import free_fermion_energy
-from dyson.exact.known import ground_energy
+from dyson.exact.known import GroundLevel, ground_energy, ground_level
 
-__all__ = ["MAX_SITES", "free_fermion_energy", "ground_energy", "ground_state"]
+__all__ = [
+    "MAX_SITES",
+    "GroundLevel",
+    "GroundState",
+    "free_fermion_energy",
+    "ground_energy",
+    "ground_level",
+    "ground_state",
+]

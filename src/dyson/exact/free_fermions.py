@@ -8,21 +8,36 @@ import math
 import numpy as np
 
 
-def free_fermion_energy(n_sites: int, *, coupling: float, field: float, periodic: bool) -> float:
+def free_fermion_energy(
+    n_sites: int, *, coupling: float, field: float, periodic: bool, parity: int | None = None
+) -> float:
     """Ground-state energy of -h Σ σˣ_i + J Σ σᶻ_i σᶻ_{i+1}, h = `field`, J = `coupling`.
 
-    A ring of one or two sites has the bonds of the open chain, as in `dyson.Ising`. Exact up to
-    round-off for either sign of h and J, frustrated rings (J > 0, odd n) included.
+    Of all states, or of those with Π σˣ = `parity`, 1 or -1.  A ring of one or two sites has the
+    bonds of the open chain, as in `dyson.Ising`. Exact up to round-off for either sign of h and J,
+    frustrated rings (J > 0, odd n) included.
 
     **Cost** O(n) on a ring, O(n³) for the singular values of an open chain.
     """
     if n_sites < 1:
         raise ValueError(f"n_sites must be at least 1, got {n_sites}")
-    if periodic and n_sites > 2:
-        return min(_ring_sector(n_sites, coupling, field, parity) for parity in (1, -1))
-    # H = Σ_k s_k (2 n_k - 1) with the singular values s of this bidiagonal matrix, no constraint.
+    sector = _ring_sector if periodic and n_sites > 2 else _open_sector
+    return min(sector(n_sites, coupling, field, p) for p in ((1, -1) if parity is None else (parity,)))
+
+
+def _open_sector(n_sites: int, coupling: float, field: float, parity: int) -> float:
+    """Lowest energy of an open chain among the states with Π σˣ = `parity`.
+
+    H = Σ_k s_k (2 n_k - 1) with the singular values s of a bidiagonal matrix. Its vacuum has the
+    parity of the ground state, the sign of the determinant hⁿ: with positive fields the ground
+    state is positive and even, and each field that changes sign crosses one level. The other parity
+    has to carry the cheapest quasi-particle.
+    """
     bidiagonal = field * np.eye(n_sites) + coupling * np.eye(n_sites, k=1)
-    return -float(math.fsum(np.linalg.svd(bidiagonal, compute_uv=False)))
+    values = np.linalg.svd(bidiagonal, compute_uv=False)
+    vacuum_parity = -1 if field < 0 and n_sites % 2 else 1
+    excitation = 0.0 if vacuum_parity == parity else 2 * float(values.min())
+    return -float(math.fsum(values)) + excitation
 
 
 def _ring_sector(n_sites: int, coupling: float, field: float, parity: int) -> float:

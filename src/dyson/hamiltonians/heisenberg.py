@@ -25,7 +25,8 @@ class J1J2(Exchanges):
 
     With `marshall=True` every second spin is rotated by π about the z axis, which changes the sign
     of each exchange over an odd distance |i-j| and no energy: for J₂ = 0 on an even ring the ground
-    state is then positive.
+    state is then positive. If not given, this is done for J₁ > 0; with ferromagnetic neighbours the
+    ground state is positive as it is.
 
     H commutes with the magnetisation and with the flip of all spins.
 
@@ -49,11 +50,12 @@ class J1J2(Exchanges):
         *,
         j1: float = 1.0,
         j2: float = 0.0,
-        marshall: bool = True,
+        marshall: bool | None = None,
         periodic: bool = True,
     ):
         n_sites = checked_size(n_sites)
         check_finite(j1=j1, j2=j2)
+        marshall = j1 > 0 if marshall is None else bool(marshall)
         strengths: dict[tuple[int, int], float] = {}
         for distance, strength in [(1, float(j1)), (2, float(j2))]:
             for i in range(n_sites if periodic else n_sites - distance):

@@ -26,6 +26,11 @@ class Ising(Hamiltonian):
     a single site has no bond at all. With `kac=True`, Ñ = 1 + Σ_j r_0j^-α over the sites j ≠ 0,
     which keeps the energy extensive for α <= 1; otherwise Ñ = 1.
 
+    With `rotate=True` every spin of a chain in a negative field is rotated by π about the z axis,
+    which changes the sign of h, and of σˣ in every observable, and no energy: the ground state is
+    then positive and even under the flip of all spins. As written, its signs alternate with every
+    spin that is down, and on an odd number of sites it is odd. `field` is h after the rotation.
+
     **Arguments** `n_sites` at least 1, `exponent` > 0, all others finite; `ValueError` otherwise.
 
     **Cost** per configuration: O(n) for nearest neighbours, O(n log n) for power laws (one Fourier
@@ -55,12 +60,13 @@ class Ising(Hamiltonian):
         longitudinal: float = 0.0,
         periodic: bool = True,
         kac: bool = False,
+        rotate: bool = True,
     ):
         n_sites = checked_size(n_sites)
         check_finite(coupling=coupling, field=field, longitudinal=longitudinal)
         couplings = power_law_couplings(n_sites, coupling, exponent, periodic=periodic, kac=kac)
         self.couplings = jnp.asarray(couplings, dtype=float)
-        self.field = jnp.asarray(float(field), dtype=float)
+        self.field = jnp.asarray(abs(float(field)) if rotate else float(field), dtype=float)
         self.longitudinal = jnp.asarray(float(longitudinal), dtype=float)
         self.n_sites = n_sites
         self.periodic = bool(periodic)

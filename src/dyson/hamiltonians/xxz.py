@@ -24,7 +24,8 @@ class XXZ(Exchanges):
 
     With `marshall=True` every second spin is rotated by π about the z axis, which changes the sign
     of each exchange with odd |i-j| and no energy: with antiferromagnetic nearest neighbours, on an
-    even ring or an open chain, the ground state is then positive.
+    even ring or an open chain, the ground state is then positive. If not given, this is done for
+    J > 0; exchanges of a ferromagnetic sign have a positive ground state as they are.
 
     H commutes with the magnetisation and with the flip of all spins.
 
@@ -51,12 +52,13 @@ class XXZ(Exchanges):
         coupling: float = 1.0,
         anisotropy: float = 1.0,
         exponent: float = math.inf,
-        marshall: bool = True,
+        marshall: bool | None = None,
         periodic: bool = True,
         kac: bool = False,
     ):
         n_sites = checked_size(n_sites)
         check_finite(coupling=coupling, anisotropy=anisotropy)
+        marshall = coupling > 0 if marshall is None else bool(marshall)
         by_difference = power_law_couplings(
             n_sites, coupling, exponent, periodic=periodic, kac=kac
         )
