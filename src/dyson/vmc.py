@@ -21,7 +21,7 @@ from dyson.jacobian import SAMPLES_AT_ONCE, log_derivatives
 from dyson.local_energy import in_chunks, local_energies
 from dyson.networks import Network
 from dyson.optimisers import force
-from dyson.samplers import Sampler, SamplerState
+from dyson.samplers import Sampler, SamplerState, check_fit
 from dyson.statistics import estimate_mean, v_score
 from dyson.updates import LocalUpdates
 
@@ -98,11 +98,7 @@ class VMC(eqx.Module):
             raise ValueError(
                 f"VMC: expected chain_length >= 1 and warm_up >= 0, got {chain_length}, {warm_up}"
             )
-        if sampler.n_sites != hamiltonian.n_sites:
-            raise ValueError(
-                f"VMC: the Hamiltonian has {hamiltonian.n_sites} sites, "
-                f"the sampler {sampler.n_sites}"
-            )
+        check_fit(f"VMC with {type(sampler).__name__}", sampler.moves, hamiltonian)
         self.hamiltonian, self.sampler = hamiltonian, sampler
         self.optimiser = optax.with_extra_args_support(optimiser)
         self.chain_length, self.warm_up = chain_length, warm_up

@@ -39,6 +39,7 @@ class Abacus(LocalUpdates):
     """
 
     takes_any_flips: ClassVar[bool] = False
+    rebuilds: ClassVar[bool] = True
     span: int | None = eqx.field(static=True, default=1)
     tables: Any = None  # of the network it is bound to
 

@@ -1,6 +1,7 @@
 """Markov chains that sample |psi|^2."""
 
 from dyson.samplers.base import Sampler, SamplerInfo, SamplerState
+from dyson.samplers.fit import check_fit
 from dyson.samplers.metropolis import Metropolis
 from dyson.samplers.moves import Exchanges, Flips, Mixture, Moves, Runs
 from dyson.samplers.sweep import Sweep
@@ -20,4 +21,5 @@ __all__ = [
     "Typewriter",
     "TypewriterInfo",
     "TypewriterState",
+    "check_fit",
 ]

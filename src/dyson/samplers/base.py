@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int8
 
 from dyson.networks import Network
+from dyson.samplers.moves import Moves
 from dyson.spins import random_spins, spins_in_sector
 
 
@@ -35,6 +36,10 @@ class Sampler(eqx.Module):
 
     n_sites: eqx.AbstractVar[int]
     n_chains: eqx.AbstractVar[int]
+    magnetisation: eqx.AbstractVar[int | None]
+    """The sector that the chains stay in, as the sum of the spins; None where they reach all."""
+    moves: eqx.AbstractVar[Moves]
+    """What is proposed, one by one or side by side: which configurations can be reached."""
 
     def init(self, key: jax.Array, model: Network) -> SamplerState:
         """Independent fair spins."""

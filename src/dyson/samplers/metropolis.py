@@ -19,7 +19,8 @@ from dyson.samplers.base import (
     log_uniforms,
     spins_of_chains,
 )
-from dyson.samplers.moves import Moves, default_moves
+from dyson.samplers.fit import check_fit
+from dyson.samplers.moves import Moves, Runs, local_moves
 from dyson.updates import LocalUpdates, Recompute
 
 
@@ -42,9 +43,11 @@ class Metropolis(Sampler):
     Arguments:
       hamiltonian: gives the number of sites, the boundary and the symmetry.
       n_chains: independent chains.   sweeps: sweeps between samples.
-      updates: how ratios are computed.  The default, the full forward pass, is the cheaper one as
-        long as accepted moves rebuild the cache of a reference.
-      moves: what is proposed, if not the default.
+      updates: how ratios are computed, by full forward passes if not given.  Those that rebuild
+        their reference after every accepted move, as ABACUS, are refused: they cost more than
+        forward passes, and :class:`Sweep` does better than either.
+      moves: what is proposed, if not the default; refused where they miss what the Hamiltonian
+        connects.
       magnetisation: sum of the spins at the start, which conserving moves keep.  The default is
         the smallest, 0 or 1.
 
@@ -71,20 +74,18 @@ class Metropolis(Sampler):
     ):
         check_counts("Metropolis", n_chains=n_chains, sweeps=sweeps)
         updates = Recompute() if updates is None else updates
+        if updates.rebuilds:
+            raise ValueError(
+                f"Metropolis: {type(updates).__name__} rebuilds its reference at every proposal, "
+                "which takes longer than the forward pass that it spares; use dyson.Sweep("
+                "hamiltonian, n_chains), which is exact at a constant cost per proposal, or leave "
+                "out updates"
+            )
         if moves is None:
-            moves = default_moves(hamiltonian, any_flips=updates.takes_any_flips)
-        if moves.n_sites != hamiltonian.n_sites:
-            raise ValueError(
-                f"Metropolis: the Hamiltonian has {hamiltonian.n_sites} sites, "
-                f"the moves {moves.n_sites}"
-            )
-        span = getattr(updates, "span", 1)
-        if not updates.takes_any_flips and span is not None and moves.reach >= span:
-            raise ValueError(
-                f"Metropolis: the moves flip sites up to {moves.reach} apart, more than "
-                f"{type(updates).__name__} with span {span} is built for; write "
-                f"{type(updates).__name__}(span={moves.reach + 1}) or use dyson.Recompute()"
-            )
+            moves = local_moves(hamiltonian)
+            if updates.takes_any_flips and not moves.conserves_magnetisation:
+                moves = Runs(hamiltonian.n_sites, hamiltonian.periodic)
+        check_fit("Metropolis", moves, hamiltonian)
         self.n_sites = hamiltonian.n_sites
         self.n_chains = n_chains
         self.sweeps = sweeps

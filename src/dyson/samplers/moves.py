@@ -7,9 +7,13 @@ from typing import Any, ClassVar, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Int8
 
 from dyson.hamiltonians import Hamiltonian
+
+# Distances of the spins that are exchanged where the Hamiltonian conserves the magnetisation.
+EXCHANGES = (1, 2)
 
 
 class Moves(eqx.Module):
@@ -22,6 +26,9 @@ class Moves(eqx.Module):
 
     n_sites: eqx.AbstractVar[int]
     conserves_magnetisation: eqx.AbstractVar[bool]
+    """Whether every move keeps the sum of the spins."""
+    exchanges_spins: eqx.AbstractVar[bool]
+    """Whether some moves do."""
 
     @property
     @abc.abstractmethod
@@ -32,6 +39,10 @@ class Moves(eqx.Module):
     @abc.abstractmethod
     def reach(self) -> int:
         """Largest distance between two flipped sites of one move."""
+
+    @abc.abstractmethod
+    def generators(self) -> Int[np.ndarray, "moves flips"]:
+        """Sites of moves, padded with -1, that one after the other make up every move there is."""
 
     @abc.abstractmethod
     def draw(self, key: jax.Array, n: int) -> Any:
@@ -47,6 +58,7 @@ class Flips(Moves):
     """Flips of single spins."""
 
     conserves_magnetisation: ClassVar[bool] = False
+    exchanges_spins: ClassVar[bool] = False
     n_sites: int = eqx.field(static=True)
 
     @property
@@ -56,6 +68,9 @@ class Flips(Moves):
     @property
     def reach(self) -> int:
         return 0
+
+    def generators(self) -> Int[np.ndarray, "moves 1"]:
+        return np.arange(self.n_sites, dtype=np.int32)[:, None]
 
     def draw(self, key: jax.Array, n: int) -> Int[Array, " n"]:
         return jax.random.randint(key, (n,), 0, self.n_sites, jnp.int32)
@@ -75,6 +90,7 @@ class Runs(Moves):
     """
 
     conserves_magnetisation: ClassVar[bool] = False
+    exchanges_spins: ClassVar[bool] = False
     n_sites: int = eqx.field(static=True)
     periodic: bool = eqx.field(static=True)
 
@@ -86,6 +102,10 @@ class Runs(Moves):
     @property
     def reach(self) -> int:
         return self.most_flips - 1
+
+    def generators(self) -> Int[np.ndarray, "moves 1"]:
+        """Runs of one spin."""
+        return np.arange(self.n_sites, dtype=np.int32)[:, None]
 
     def draw(self, key: jax.Array, n: int) -> tuple[Int[Array, " n"], Int[Array, " n"]]:
         """First sites and lengths."""
@@ -117,6 +137,7 @@ class Exchanges(Moves):
     """
 
     conserves_magnetisation: ClassVar[bool] = True
+    exchanges_spins: ClassVar[bool] = True
     n_sites: int = eqx.field(static=True)
     periodic: bool = eqx.field(static=True)
     distance: int = eqx.field(static=True, default=1)
@@ -132,6 +153,11 @@ class Exchanges(Moves):
     @property
     def reach(self) -> int:
         return self.distance
+
+    def generators(self) -> Int[np.ndarray, "moves 2"]:
+        pairs = self.n_sites if self.periodic else max(0, self.n_sites - self.distance)
+        first = np.arange(pairs, dtype=np.int32)
+        return np.stack([first, (first + self.distance) % self.n_sites], axis=1)
 
     def draw(self, key: jax.Array, n: int) -> Int[Array, " n"]:
         """The first site of the pair."""
@@ -152,6 +178,7 @@ class Mixture(Moves):
 
     n_sites: int = eqx.field(static=True)
     conserves_magnetisation: bool = eqx.field(static=True)
+    exchanges_spins: bool = eqx.field(static=True)
     parts: tuple[Moves, ...]
     log_weights: Float[Array, " parts"]
 
@@ -168,6 +195,7 @@ class Mixture(Moves):
             )
         self.n_sites = parts[0].n_sites
         self.conserves_magnetisation = all(part.conserves_magnetisation for part in parts)
+        self.exchanges_spins = any(part.exchanges_spins for part in parts)
         self.parts = parts
         self.log_weights = jnp.log(jnp.asarray(weights))
 
@@ -178,6 +206,14 @@ class Mixture(Moves):
     @property
     def reach(self) -> int:
         return max(part.reach for part in self.parts)
+
+    def generators(self) -> Int[np.ndarray, "moves most_flips"]:
+        widest = [np.full((0, self.most_flips), -1, np.int32)]
+        for part in self.parts:
+            moves = part.generators()
+            padding = self.most_flips - moves.shape[1]
+            widest.append(np.pad(moves, ((0, 0), (0, padding)), constant_values=-1))
+        return np.concatenate(widest)
 
     def draw(self, key: jax.Array, n: int) -> tuple[Int[Array, " n"], tuple[Any, ...]]:
         """Which kind, and the numbers of every kind."""
@@ -195,13 +231,10 @@ class Mixture(Moves):
         return jnp.stack(candidates)[kind]
 
 
-def default_moves(hamiltonian: Hamiltonian, *, any_flips: bool) -> Moves:
-    """What connects the configurations that the Hamiltonian connects.
-
-    Exchanges of nearest and next-nearest neighbours where it conserves the magnetisation; else
-    runs of flips, or single flips for updates that know local moves alone.
-    """
+def local_moves(hamiltonian: Hamiltonian) -> Moves:
+    """Exchanges of nearest and next-nearest neighbours where the Hamiltonian conserves the
+    magnetisation, single flips elsewhere."""
     n_sites, periodic = hamiltonian.n_sites, hamiltonian.periodic
     if hamiltonian.conserves_magnetisation:
-        return Mixture(*(Exchanges(n_sites, periodic, distance) for distance in (1, 2)))
-    return Runs(n_sites, periodic) if any_flips else Flips(n_sites)
+        return Mixture(*(Exchanges(n_sites, periodic, distance) for distance in EXCHANGES))
+    return Flips(n_sites)

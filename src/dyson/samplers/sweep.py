@@ -20,6 +20,7 @@ from dyson.samplers.base import (
     log_uniforms,
     spins_of_chains,
 )
+from dyson.samplers.moves import EXCHANGES, Moves, local_moves
 from dyson.samplers.passes import (
     environment_pass,
     forward_pass,
@@ -27,9 +28,6 @@ from dyson.samplers.passes import (
     proposals,
     swept_network,
 )
-
-# Exchanges where the Hamiltonian conserves the magnetisation: nearest and next-nearest neighbours.
-EXCHANGES = (1, 2)
 
 
 @final
@@ -64,6 +62,7 @@ class Sweep(Sampler):
     sweeps: int = eqx.field(static=True)
     chains_at_once: int = eqx.field(static=True)
     magnetisation: int | None = eqx.field(static=True)
+    moves: Moves
     global_flips: bool = eqx.field(static=True)
 
     def __init__(
@@ -83,6 +82,7 @@ class Sweep(Sampler):
         self.magnetisation = checked_sector(
             "Sweep", self.n_sites, magnetisation, conserved=hamiltonian.conserves_magnetisation
         )
+        self.moves = local_moves(hamiltonian)
         self.global_flips = hamiltonian.spin_flip_symmetric and not self.magnetisation
 
     def init(self, key: jax.Array, model: Network) -> SamplerState:

@@ -1,7 +1,7 @@
 """The screened typewriter: one reference of ABACUS serves many proposals."""
 
 import math
-from typing import final
+from typing import ClassVar, final
 
 import equinox as eqx
 import jax
@@ -20,6 +20,8 @@ from dyson.samplers.base import (
     in_groups,
     log_uniforms,
 )
+from dyson.samplers.fit import check_fit
+from dyson.samplers.moves import Flips, Moves
 from dyson.samplers.screening import ErrorTable
 from dyson.spins import flip
 
@@ -97,8 +99,9 @@ class Typewriter(Sampler):
     which is measured: one random proposal of every pass is compared with two forward passes.
 
     Works for :class:`DysonNet` of any depth and projections of one, any number of sites
-    and any interval, ring or open chain; single flips, so every magnetisation is sampled.  One more
-    proposal per sample flips all spins when the Hamiltonian commutes with that, exactly.
+    and any interval, ring or open chain; single flips, so every magnetisation is sampled, and
+    Hamiltonians that conserve it are refused.  One more proposal per sample flips all spins when
+    the Hamiltonian commutes with that, exactly.
 
     Differs from the paper in deciding a frozen step from the rebuilt reference, which is exact
     and needed anyway, and in letting chains that run side by side be at different passes.
@@ -116,8 +119,11 @@ class Typewriter(Sampler):
     proposals, of which at most as many are accepted.
     """
 
+    magnetisation: ClassVar[None] = None
+
     n_sites: int = eqx.field(static=True)
     n_chains: int = eqx.field(static=True)
+    moves: Moves
     sweeps: int = eqx.field(static=True)
     interval: int = eqx.field(static=True)
     mismatch: Float[Array, ""]
@@ -141,6 +147,8 @@ class Typewriter(Sampler):
         )
         if not 0 <= mismatch < 1:
             raise ValueError(f"Typewriter: expected 0 <= mismatch < 1, got {mismatch}")
+        self.moves = Flips(hamiltonian.n_sites)
+        check_fit("Typewriter", self.moves, hamiltonian)
         self.n_sites = hamiltonian.n_sites
         self.n_chains = n_chains
         self.sweeps = sweeps

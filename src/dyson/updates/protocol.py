@@ -33,6 +33,9 @@ class LocalUpdates(eqx.Module):
 
     takes_any_flips: eqx.AbstractClassVar[bool]
     """Whether ``propose`` takes any set of sites, or only those of one window."""
+    rebuilds: eqx.AbstractClassVar[bool]
+    """Whether ``commit`` computes the reference anew, at several times the cost of a forward pass:
+    right for many moves of one reference, wrong for a chain that accepts one after the other."""
 
     def bind(self, model: Network) -> "LocalUpdates":
         """The same updates with all that depends on the parameters alone computed in advance.

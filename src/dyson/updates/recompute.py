@@ -28,6 +28,7 @@ class Recompute(LocalUpdates):
     """The reference implementation of local updates, for any network with ``n_sites``."""
 
     takes_any_flips: ClassVar[bool] = True
+    rebuilds: ClassVar[bool] = False
 
     def init(self, model: Network, spins: Int8[Array, " n_sites"]) -> RecomputeCache:
         return RecomputeCache(spins, model(spins))
