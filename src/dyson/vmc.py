@@ -5,17 +5,14 @@ hands both to an optax transformation.  Samples are spread over all devices; eve
 own random stream, so the result does not depend on how many there are (up to summation order).
 """
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from dyson.devices import over_chains, placed
 from dyson.hamiltonians import Hamiltonian
 from dyson.jacobian import SAMPLES_AT_ONCE, log_derivatives
 from dyson.local_energy import in_chunks, local_energies
@@ -24,8 +21,6 @@ from dyson.optimisers import force
 from dyson.samplers import Sampler, SamplerState, check_fit
 from dyson.statistics import estimate_mean, v_score
 from dyson.updates import LocalUpdates
-
-CHAINS = "chains"
 
 
 class VMCState(eqx.Module):
@@ -112,7 +107,7 @@ class VMC(eqx.Module):
             samples = _warm_up(self, warm_key, model, samples)
         parameters = eqx.filter(model, eqx.is_inexact_array)
         optimiser = self.optimiser.init(parameters)
-        return _placed(VMCState(model, samples, optimiser, key, jnp.zeros((), jnp.int32)))
+        return placed(VMCState(model, samples, optimiser, key, jnp.zeros((), jnp.int32)))
 
     def step(self, state: VMCState) -> tuple[VMCState, VMCInfo]:
         """One optimisation step; raises :class:`NonFiniteError` and keeps the state otherwise."""
@@ -192,7 +187,7 @@ def _step(vmc: VMC, state: VMCState) -> tuple[VMCState, VMCInfo, dict[str, Array
         "a derivative of log psi": jnp.all(jnp.isfinite(derivatives)),
         "the parameter step": jnp.isfinite(step_norm),
     }
-    return _placed(VMCState(model, samples, optimiser, key, state.step + 1)), info, finite
+    return placed(VMCState(model, samples, optimiser, key, state.step + 1)), info, finite
 
 
 def _response(parameters: Network, static: Network, spins: Array):
@@ -248,42 +243,3 @@ def _local_energies(vmc: VMC, model: Network, spins: Array) -> Array:
         vmc.hamiltonian, model, flat, updates=vmc.updates, chunk_size=vmc.chunk_size
     )
     return energies.reshape(spins.shape[:2])
-
-
-def over_chains(function):
-    """Run ``function(keys, model, samples)`` on all devices, each with its share of the chains: the
-    leading axis of ``keys`` and of every array in ``samples``."""
-
-    def spread(keys: Array, model: Network, samples: Any):
-        mesh = _mesh(keys.shape[0])
-        if mesh.size == 1:
-            return function(keys, model, samples)
-        arrays, static = eqx.partition(model, eqx.is_array)
-        shared = jax.shard_map(
-            lambda k, a, s: function(k, eqx.combine(a, static), s),
-            mesh=mesh,
-            in_specs=(PartitionSpec(CHAINS), PartitionSpec(), PartitionSpec(CHAINS)),
-            out_specs=PartitionSpec(CHAINS),
-            check_vma=False,
-        )
-        return shared(keys, arrays, samples)
-
-    return spread
-
-
-def _mesh(n_chains: int) -> Mesh:
-    """All devices, or one where the chains cannot be shared equally."""
-    devices = np.array(jax.devices())
-    return Mesh(devices if n_chains % devices.size == 0 else devices[:1], (CHAINS,))
-
-
-def _placed(state: VMCState) -> VMCState:
-    """Chains on their devices, everything else on all: the same before and after every step, so
-    that one compiled program serves all steps."""
-    mesh = _mesh(state.sampler.spins.shape[0])
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    # jit names the layout of a single device P(): another name would compile the step twice
-    by_chain = NamedSharding(mesh, PartitionSpec(CHAINS) if mesh.size > 1 else PartitionSpec())
-    samples = eqx.filter_shard(state.sampler, by_chain)
-    rest = eqx.filter_shard(eqx.tree_at(lambda s: s.sampler, state, None), everywhere)
-    return eqx.tree_at(lambda s: s.sampler, rest, samples, is_leaf=lambda x: x is None)
