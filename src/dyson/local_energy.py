@@ -23,12 +23,14 @@ MOVES_AT_ONCE = 32
 LONGEST_SPAN = 4
 
 
-def fastest_updates(model: Network, reach: int = 0) -> LocalUpdates:
+def fastest_updates(model: Network, reach: int = 0, flips: int = 1) -> LocalUpdates:
     """ABACUS where it is built for the network and pays, else the full forward pass, for moves
-    that flip sites up to ``reach`` apart."""
+    of at most so many ``flips``, of sites up to ``reach`` apart."""
     if not Abacus.supports(model):
         return Recompute()
-    updates = Abacus(span=1 + reach if reach < LONGEST_SPAN else None)
+    # two windows take two flips; more of them, far apart, one window that holds them all
+    apart = reach >= LONGEST_SPAN and flips <= 2
+    updates = Abacus(span=None if apart else 1 + reach)
     return updates if updates.pays(model) else Recompute()
 
 
@@ -84,7 +86,9 @@ def local_energies(
         )
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"local_energies: expected chunk_size >= 1, got {chunk_size}")
-    updates = fastest_updates(model, hamiltonian.reach) if updates is None else updates
+    if updates is None:
+        sites, _ = jax.eval_shape(hamiltonian.connected, spins[0])
+        updates = fastest_updates(model, hamiltonian.reach, flips=sites.shape[1])
     chunk_size = samples_per_chunk(updates, model) if chunk_size is None else chunk_size
     updates = updates.bind(model)
 

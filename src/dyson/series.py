@@ -12,20 +12,22 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Int8
 
 from dyson.abacus import Abacus
-from dyson.networks import DysonNet, Network
+from dyson.networks import DysonNet, Network, unprojected
 from dyson.phases import with_wrapped_phase
 from dyson.spins import flip
 
 
 def series(
-    model: DysonNet, spins: Int8[Array, " n_sites"]
+    model: Network, spins: Int8[Array, " n_sites"]
 ) -> Float[Array, "orders features"]:
     """Omega by the number of scatterings: orders 0 .. depth, which sum to Omega exactly.
 
     Omega is the mean of h over the tokens after the last block.  Order 0 is the embedding, order 1
     what one block made of it or of its own local source, and so on: the coefficients of x^k when
-    every gate D is multiplied by x.  O(depth) forward passes.
+    every gate D is multiplied by x.  Of a projected network, those of the network within.
+    O(depth) forward passes.
     """
+    model = _dysonnet("series", model)
     phi, h = model.embed(model.patterns(spins))
     orders = jnp.zeros((model.depth + 1, *h.shape), h.dtype).at[0].set(h)
     for block in model.blocks:
@@ -41,9 +43,10 @@ def series(
     return jnp.mean(orders, axis=2)
 
 
-def propagators(model: DysonNet) -> Float[Array, "depth features n_tokens"]:
+def propagators(model: Network) -> Float[Array, "depth features n_tokens"]:
     """The Green's functions G^(l)(r) at all distances r = 0 .. n_tokens - 1, images of a ring
-    included."""
+    included; of a projected network, those of the network within."""
+    model = _dysonnet("propagators", model)
     lags = jnp.arange(model.n_tokens)
     kernels = [
         block.mixer.kernel(lags, model.n_tokens, periodic=model.periodic) for block in model.blocks
@@ -62,8 +65,10 @@ class Poles(NamedTuple):
     residue: Inexact[Array, "depth features modes"]
 
 
-def poles(model: DysonNet) -> Poles:
-    """Decay length, wave number and residue of every mode."""
+def poles(model: Network) -> Poles:
+    """Decay length, wave number and residue of every mode, also of the network within projections.
+    """
+    model = _dysonnet("poles", model)
     sums = [block.mixer.exponentials() for block in model.blocks]
     values = jnp.stack([s.poles for s in sums])
     return Poles(
@@ -78,9 +83,9 @@ def flip_response(
 
         log psi(site and j flipped) - log psi(site flipped) - log psi(j flipped) + log psi,
 
-    for all sites j in order, from two references: O(n_sites); phases lie in [-pi, pi).  It vanishes for a product state and
+    for all sites j in order, from two references: O(n_sites).  It vanishes for a product state and
     falls off as the correlations of the network do.  At ``site`` itself it is minus twice the
-    logarithm of the ratio of that flip.
+    logarithm of the ratio of that flip.  Phases lie in [-pi, pi).
     """
     if not 0 <= site < model.n_sites:
         raise ValueError(
@@ -92,3 +97,12 @@ def flip_response(
         updates.single_flips(model, updates.init(model, s)) for s in (spins, moved)
     )
     return with_wrapped_phase(after - before)
+
+
+def _dysonnet(name: str, model: Network) -> DysonNet:
+    network = unprojected(model)
+    if not isinstance(network, DysonNet):
+        raise TypeError(
+            f"{name}: expected a DysonNet or a projection of one, got {type(network).__name__}"
+        )
+    return network

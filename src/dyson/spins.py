@@ -14,7 +14,9 @@ MAX_ENUMERATED_SITES = 26
 def random_spins(key: PRNGKeyArray, shape: int | tuple[int, ...]) -> Int8[Array, "*shape"]:
     """Independent fair spins; `shape` is (n_sites,), (n_chains, n_sites), … or an integer."""
     shape = (shape,) if isinstance(shape, int) else shape
-    return jax.random.rademacher(key, shape, dtype=jnp.int8)
+    # bits of a fixed width: the same for a key whatever precision jax computes in
+    bits = jax.random.bits(key, shape, jnp.uint8) & 1
+    return 2 * bits.astype(jnp.int8) - 1
 
 
 def spins_in_sector(key: PRNGKeyArray, n_sites: int, magnetisation: int) -> Int8[Array, " n"]:

@@ -15,14 +15,18 @@ A. Vehtari et al., Bayesian Analysis 16, 667 (2021) (split R̂, autocorrelation 
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Bool, Float, Inexact, Int8
 
 _MIN_BATCHES = 32
-_MIN_STEPS_SPLIT = 4
+MIN_STEPS_SPLIT = 4
+
+
+class DiagnosticWarning(UserWarning):
+    """The samples do not tell how good they are."""
 
 
 class Estimate(NamedTuple):
-    """The mean of a series and what is known of its quality."""
+    """The mean of a series and what is known of its quality; NaN is "not known"."""
 
     mean: Inexact[Array, ""]
     error: Float[Array, ""]
@@ -52,7 +56,7 @@ def estimate_mean(series: Inexact[Array, "chains steps"]) -> Estimate:
     # A constant series carries no noise at all: any τ describes it, 1 says so most plainly.
     tau = jnp.where(variance > 0, tau, 1)
     effective = jnp.where(tau > 0, series.size / jnp.where(tau > 0, tau, 1), jnp.inf)
-    return Estimate(
+    estimate = Estimate(
         mean=mean,
         error=jnp.sqrt(variance * tau / series.size),
         variance=variance,
@@ -60,6 +64,26 @@ def estimate_mean(series: Inexact[Array, "chains steps"]) -> Estimate:
         effective_samples=effective,
         r_hat=split_r_hat(series),
     )
+    return if_moved(jnp.asarray(series.size > 1), estimate)
+
+
+def moved(
+    spins: Int8[Array, "chains steps n_sites"], acceptance: Float[Array, "chains steps"]
+) -> Bool[Array, ""]:
+    """Whether samples can say anything of their spread: some move was accepted, and not all of them
+    are the same configuration.  Chains that are flipped as a whole and do not move otherwise stay
+    where they are up to a symmetry: flips of all spins are not counted in the acceptance."""
+    return (jnp.max(acceptance) > 0) & jnp.any(spins != spins[:1, :1])
+
+
+def if_moved(moved: Bool[Array, ""], estimate: Estimate) -> Estimate:
+    """The estimate, of which only the mean is known where the chains did not move."""
+    known = {
+        name: jnp.where(moved, value, jnp.nan)
+        for name, value in estimate._asdict().items()
+        if name != "mean"
+    }
+    return estimate._replace(**known)
 
 
 def split_r_hat(series: Inexact[Array, "chains steps"]) -> Float[Array, ""]:
@@ -70,7 +94,7 @@ def split_r_hat(series: Inexact[Array, "chains steps"]) -> Float[Array, ""]:
     """
     centred, _ = _centre(series)
     chains, steps = series.shape
-    if steps < _MIN_STEPS_SPLIT:
+    if steps < MIN_STEPS_SPLIT:
         return jnp.full((), jnp.nan, dtype=centred.real.dtype)
     half = steps // 2
     halves = jnp.concatenate([centred[:, :half], centred[:, steps - half :]])

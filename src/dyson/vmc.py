@@ -5,22 +5,48 @@ hands both to an optax transformation.  Samples are spread over all devices; eve
 own random stream, so the result does not depend on how many there are (up to summation order).
 """
 
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Inexact, Int, Int8
 
 from dyson.devices import over_chains, placed
 from dyson.hamiltonians import Hamiltonian
 from dyson.jacobian import SAMPLES_AT_ONCE, log_derivatives
 from dyson.local_energy import in_chunks, local_energies
 from dyson.networks import Network
-from dyson.optimisers import force
+from dyson.optimisers import energy_gradient
 from dyson.samplers import Sampler, SamplerState, check_fit
-from dyson.statistics import estimate_mean, v_score
+from dyson.statistics import (
+    MIN_STEPS_SPLIT,
+    DiagnosticWarning,
+    Estimate,
+    estimate_mean,
+    if_moved,
+    moved,
+    v_score,
+)
 from dyson.updates import LocalUpdates
+
+# What a network that is of no use shows first.
+ENERGIES, DERIVATIVES = "the local energy", "a derivative of log psi"
+
+
+class Before(eqx.Module):
+    """Parameters and optimiser as they were before the last step: with these, the local energies
+    were finite."""
+
+    parameters: Network
+    optimiser: optax.OptState
 
 
 class VMCState(eqx.Module):
@@ -31,10 +57,15 @@ class VMCState(eqx.Module):
     optimiser: optax.OptState
     key: jax.Array
     step: Int[Array, ""]
+    before: Before
 
 
 class VMCInfo(eqx.Module):
-    """What a person wants to see of one step; energies are totals, before the step was taken."""
+    """What a person wants to see of one step; energies are totals, before the step was taken.
+
+    NaN is "not known": of chains that did not move no spread is, and R-hat takes four samples of a
+    chain.
+    """
 
     energy: Float[Array, ""]
     error: Float[Array, ""]  # one standard deviation, autocorrelation included
@@ -45,15 +76,32 @@ class VMCInfo(eqx.Module):
     tau: Float[Array, ""]  # in samples of a chain
     step_norm: Float[Array, ""]  # Euclidean length of the parameter step
 
+    def __repr__(self) -> str:
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        if any(isinstance(x, Tracer) or jnp.ndim(x) for x in values.values()):
+            return eqx.tree_pformat(self)
+        shown = [f"{name}={_known(float(x))}" for name, x in values.items()]
+        return f"VMCInfo({', '.join(shown)})"
+
+
+def _known(value: float) -> str:
+    return "not known" if math.isnan(value) else f"{value:.8g}"
+
 
 class NonFiniteError(FloatingPointError):
-    """A step produced a value that is not finite; ``state`` is the last good one."""
+    """A step met a value that is not finite.
 
-    def __init__(self, state: VMCState, what: str):
+    ``state`` can be used: its local energies were finite.  It is the one that was given, or, where
+    the step before had led to a network of no use, that before this step, with the chains as they
+    are now.
+    """
+
+    def __init__(self, state: VMCState, step: int, what: str):
         self.state = state
         super().__init__(
-            f"step {int(state.step) + 1}: {what} is not finite. The state before the step is kept; "
-            "go on from it with a smaller learning rate, a larger diagonal shift or more samples"
+            f"step {step}: {what} is not finite. The state after step {int(state.step)} is kept; "
+            "go on from it with a smaller learning rate (or a larger shift of sr, minsr and "
+            "spring) or more samples"
         )
 
 
@@ -62,10 +110,12 @@ class VMC(eqx.Module):
 
     Arguments:
       hamiltonian, sampler: what is minimised and how it is sampled.
-      optimiser: any optax transformation.  Those that take extra arguments receive
-        ``derivatives`` (samples, parts, parameters), ``energies`` (samples,) and ``response``, the
-        change of log psi at the samples as a function of an update.
-      chain_length: samples of each chain per step.
+      optimiser: any optax transformation of the gradient of the energy.  Those that take extra
+        arguments receive ``derivatives`` (samples, parts, parameters), ``energies`` (samples,) and
+        ``response``, the change of log psi at the samples as a function of an update (phases modulo
+        2 pi); and, as line searches want them, ``value``, ``grad`` and ``value_fn``, the energy as
+        a function of the parameters by weighing the samples anew.
+      chain_length: samples of each chain per step; fewer than four leave R-hat unknown.
       warm_up: samples of each chain thrown away at the start.
       updates, chunk_size: passed to :func:`dyson.local_energies`.
     """
@@ -93,6 +143,14 @@ class VMC(eqx.Module):
             raise ValueError(
                 f"VMC: expected chain_length >= 1 and warm_up >= 0, got {chain_length}, {warm_up}"
             )
+        if chain_length < MIN_STEPS_SPLIT or sampler.n_chains * chain_length == 1:
+            unknown = "R-hat" if sampler.n_chains * chain_length > 1 else "error bar, R-hat"
+            warnings.warn(
+                f"VMC: with {sampler.n_chains} chains of {chain_length} samples the {unknown} of "
+                f"the energy is not known; R-hat takes chain_length >= {MIN_STEPS_SPLIT}",
+                DiagnosticWarning,
+                stacklevel=2,
+            )
         check_fit(f"VMC with {type(sampler).__name__}", sampler.moves, hamiltonian)
         self.hamiltonian, self.sampler = hamiltonian, sampler
         self.optimiser = optax.with_extra_args_support(optimiser)
@@ -107,69 +165,105 @@ class VMC(eqx.Module):
             samples = _warm_up(self, warm_key, model, samples)
         parameters = eqx.filter(model, eqx.is_inexact_array)
         optimiser = self.optimiser.init(parameters)
-        return placed(VMCState(model, samples, optimiser, key, jnp.zeros((), jnp.int32)))
+        before = Before(parameters, optimiser)
+        return placed(VMCState(model, samples, optimiser, key, jnp.zeros((), jnp.int32), before))
 
     def step(self, state: VMCState) -> tuple[VMCState, VMCInfo]:
-        """One optimisation step; raises :class:`NonFiniteError` and keeps the state otherwise."""
-        new_state, info, finite = _step(self, state)
-        if not bool(jnp.all(jnp.stack(list(finite.values())))):
-            broken = ", ".join(name for name, ok in finite.items() if not bool(ok))
-            raise NonFiniteError(state, broken)
+        """One optimisation step.
+
+        Raises :class:`NonFiniteError` with a state to go on from; warns with
+        :class:`dyson.statistics.DiagnosticWarning` where no chain moved.
+        """
+        new_state, info, finite, moving = _step(self, state)
+        finite, moving = jax.device_get((finite, moving))
+        if not all(finite.values()):
+            broken = ", ".join(name for name, ok in finite.items() if not ok)
+            usable = state if finite[ENERGIES] and finite[DERIVATIVES] else _stepped_back(state)
+            raise NonFiniteError(usable, int(state.step) + 1, broken)
+        if not moving:
+            warnings.warn(
+                f"VMC: in step {int(state.step) + 1} no chain moved, so that error bar, V-score, "
+                "tau and R-hat are not known; use more sweeps, moves that fit the state, or a "
+                "smaller learning rate from the start",
+                DiagnosticWarning,
+                stacklevel=2,
+            )
         return new_state, info
 
     def measure(
         self, key: jax.Array, model: Network, samples: SamplerState
-    ) -> tuple[SamplerState, Array, Array]:
+    ) -> tuple[SamplerState, "Measurement"]:
         """Draw as many samples as one step and leave the network as it is.
 
-        Returns the state of the chains, the local energies (n_chains, chain_length) and the
-        fraction of accepted moves (n_chains, chain_length).
+        Returns the state of the chains and what was measured.
         """
         return _measure(self, key, model, samples)
+
+
+class Measurement(eqx.Module):
+    """Samples of all chains and their local energies."""
+
+    spins: Int8[Array, "n_chains chain_length n_sites"]
+    energies: Inexact[Array, "n_chains chain_length"]
+    acceptance: Float[Array, "n_chains chain_length"]
+    """Fraction of the moves that were accepted on the way to each sample."""
+
+    def estimate(self) -> Estimate:
+        """Mean local energy and what is known of its quality."""
+        estimate = estimate_mean(self.energies)
+        return if_moved(moved(self.spins, self.acceptance), estimate)
+
+
+def joined(measurements: Sequence[Measurement]) -> Measurement:
+    """One after the other."""
+    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *measurements)
 
 
 @eqx.filter_jit
 def _measure(
     vmc: VMC, key: Array, model: Network, samples: SamplerState
-) -> tuple[SamplerState, Array, Array]:
+) -> tuple[SamplerState, Measurement]:
     def measure(keys: Array, model: Network, samples: SamplerState):
         samples, spins, acceptance = _draw(vmc, keys, model, samples, vmc.chain_length)
-        return samples, _local_energies(vmc, model, spins), acceptance
+        return samples, Measurement(spins, _local_energies(vmc, model, spins), acceptance)
 
     return over_chains(measure)(jax.random.split(key, vmc.sampler.n_chains), model, samples)
 
 
 @eqx.filter_jit
-def _step(vmc: VMC, state: VMCState) -> tuple[VMCState, VMCInfo, dict[str, Array]]:
+def _step(vmc: VMC, state: VMCState) -> tuple[VMCState, VMCInfo, dict[str, Array], Array]:
+    """Also which values are finite, and whether the chains moved."""
     sample_key, key = jax.random.split(state.key)
 
     def measure(keys: Array, model: Network, samples: SamplerState):
         samples, spins, acceptance = _draw(vmc, keys, model, samples, vmc.chain_length)
         derivatives = log_derivatives(model, spins.reshape(-1, spins.shape[-1]))
         derivatives = derivatives.reshape(*spins.shape[:2], *derivatives.shape[1:])
-        return samples, spins, _local_energies(vmc, model, spins), derivatives, acceptance
+        energies = _local_energies(vmc, model, spins)
+        return samples, Measurement(spins, energies, acceptance), derivatives
 
     keys = jax.random.split(sample_key, vmc.sampler.n_chains)
-    samples, spins, energies, derivatives, acceptance = over_chains(measure)(
-        keys, state.model, state.sampler
-    )
-    estimate = estimate_mean(energies)
-    flat_energies = energies.reshape(-1)
+    samples, measured, derivatives = over_chains(measure)(keys, state.model, state.sampler)
+    estimate = measured.estimate()
+    energy = jnp.real(estimate.mean)
+    flat_energies = measured.energies.reshape(-1)
     flat_derivatives = derivatives.reshape(-1, *derivatives.shape[2:])
 
     parameters, static = eqx.partition(state.model, eqx.is_inexact_array)
     flat, unravel = ravel_pytree(parameters)
-    gradient = unravel(force(flat_derivatives, flat_energies).astype(flat.dtype))
+    gradient = unravel(energy_gradient(flat_derivatives, flat_energies).astype(flat.dtype))
     updates, optimiser = vmc.optimiser.update(
         gradient,
         state.optimiser,
         parameters,
         derivatives=flat_derivatives,
         energies=flat_energies,
-        response=_response(parameters, static, spins),
+        response=_response(parameters, static, measured.spins),
+        value=energy.astype(flat.dtype),
+        grad=gradient,
+        value_fn=_energy(vmc, parameters, static, measured.spins),
     )
     model: Network = eqx.combine(optax.apply_updates(parameters, updates), static)  # pyright: ignore[reportAssignmentType]
-    energy = jnp.real(estimate.mean)
     infinity = vmc.hamiltonian.trace_per_dimension.astype(energy.dtype)
     step_norm = jnp.linalg.norm(ravel_pytree(updates)[0])
     info = VMCInfo(
@@ -177,40 +271,84 @@ def _step(vmc: VMC, state: VMCState) -> tuple[VMCState, VMCInfo, dict[str, Array
         error=estimate.error,
         variance=estimate.variance,
         v_score=v_score(vmc.hamiltonian.n_sites, energy, estimate.variance, infinity),
-        acceptance=jnp.mean(acceptance),
+        acceptance=jnp.mean(measured.acceptance),
         r_hat=estimate.r_hat,
         tau=estimate.tau,
         step_norm=step_norm,
     )
     finite = {
-        "the local energy": jnp.all(jnp.isfinite(energies)),
-        "a derivative of log psi": jnp.all(jnp.isfinite(derivatives)),
+        ENERGIES: jnp.all(jnp.isfinite(measured.energies)),
+        DERIVATIVES: jnp.all(jnp.isfinite(derivatives)),
         "the parameter step": jnp.isfinite(step_norm),
     }
-    return placed(VMCState(model, samples, optimiser, key, state.step + 1)), info, finite
+    before = Before(parameters, state.optimiser)
+    new = placed(VMCState(model, samples, optimiser, key, state.step + 1, before))
+    return new, info, finite, moved(measured.spins, measured.acceptance)
+
+
+def _stepped_back(state: VMCState) -> VMCState:
+    """With the network and the optimiser before the last step."""
+    _, static = eqx.partition(state.model, eqx.is_inexact_array)
+    model: Network = eqx.combine(state.before.parameters, static)
+    step = jnp.maximum(state.step - 1, 0)
+    return VMCState(
+        model, state.sampler, state.before.optimiser, state.key, step, state.before
+    )
+
+
+def _at_samples(function: Callable[[Network, Array], Array], static: Network, spins: Array):
+    """``function(model, spins)`` of all samples as a function of the parameters, chains spread over
+    the devices; the result has a leading axis of samples."""
+    chains = jnp.arange(spins.shape[0])
+
+    def evaluate(parameters: Network) -> Array:
+        model: Network = eqx.combine(parameters, static)
+        mine = lambda _, model, spins: function(model, spins)  # noqa: E731
+        values = over_chains(mine)(chains, model, spins)
+        return values.reshape(-1, *values.shape[2:])
+
+    return evaluate
+
+
+def _log_psi(model: Network, spins: Array) -> Array:
+    """Real parts, and phases if there are any: (chains, length, parts)."""
+    values = in_chunks(model, spins.reshape(-1, spins.shape[-1]), SAMPLES_AT_ONCE)
+    parts = [values] if jnp.isrealobj(values) else [jnp.real(values), jnp.imag(values)]
+    return jnp.stack(parts, axis=-1).reshape(*spins.shape[:2], len(parts))
 
 
 def _response(parameters: Network, static: Network, spins: Array):
     """The change of log psi at the samples, (samples, parts), as a function of an update."""
-
-    chains, length, n_sites = spins.shape
-
-    def log_psi(_, model: Network, spins: Array) -> Array:
-        values = in_chunks(model, spins.reshape(-1, n_sites), SAMPLES_AT_ONCE)
-        parts = [values] if jnp.isrealobj(values) else [jnp.real(values), jnp.imag(values)]
-        return jnp.stack(parts, axis=-1).reshape(-1, length, len(parts))
-
-    def evaluate(parameters: Network) -> Array:
-        model: Network = eqx.combine(parameters, static)
-        values = over_chains(log_psi)(jnp.arange(chains), model, spins)
-        return values.reshape(chains * length, -1)
-
+    evaluate = _at_samples(_log_psi, static, spins)
     before = evaluate(parameters)
 
     def response(update: optax.Updates) -> Array:
         return evaluate(optax.apply_updates(parameters, update)) - before  # pyright: ignore[reportArgumentType]
 
     return response
+
+
+def _energy(vmc: VMC, parameters: Network, static: Network, spins: Array):
+    """The energy as a function of the parameters, from samples of other ones: each counts as
+    |psi|^2 has changed there.
+
+    Its gradient is the covariance of local energies and derivatives of log psi, in which the
+    derivatives of the local energies drop out on average, so that none is taken.
+    """
+    log_psi = _at_samples(_log_psi, static, spins)
+    local = _at_samples(lambda model, spins: _local_energies(vmc, model, spins), static, spins)
+
+    def energy(moved: Network, **_: Any) -> Array:  # line searches pass all arguments on
+        before, after = jax.lax.stop_gradient(log_psi(parameters)), log_psi(moved)
+        energies = jax.lax.stop_gradient(local(moved))
+        weights = jax.nn.softmax(2 * jax.lax.stop_gradient(after[:, 0] - before[:, 0]))
+        mean = jnp.sum(weights.astype(energies.dtype) * energies)
+        parts = jnp.stack([jnp.real(energies - mean), jnp.imag(energies)], axis=1)
+        parts = parts[:, : after.shape[1]].astype(after.dtype)
+        slope = 2 * jnp.sum(weights[:, None] * parts * after)
+        return jnp.real(mean).astype(after.dtype) + slope - jax.lax.stop_gradient(slope)
+
+    return energy
 
 
 @eqx.filter_jit

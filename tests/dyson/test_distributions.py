@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import chi2
 
 from compiling import quick_jit
-from dyson import J1J2, Abacus, Ising, Metropolis, Sweep, statistics
+from dyson import J1J2, Ising, Metropolis, Sweep, statistics
 from dyson.samplers import Exchanges, Flips, Mixture, Runs
 from dyson.spins import enumerate_spins, spins_to_index
 from random_networks import random_network
@@ -21,7 +21,7 @@ from random_networks import random_network
 N, CHAINS, SAMPLES, SETTLE = 10, 256, 120, 20
 
 SAMPLERS = {
-    "single flips": lambda: Metropolis(Ising(N), CHAINS, moves=Flips(N), updates=Abacus()),
+    "single flips": lambda: Metropolis(Ising(N), CHAINS, moves=Flips(N)),
     "runs and flips": lambda: Metropolis(
         Ising(N), CHAINS, moves=Mixture(Runs(N, True), Flips(N), weights=(2.0, 1.0))
     ),

@@ -217,8 +217,8 @@ def test_known_energies_of_the_heisenberg_ring():
 
 
 def test_the_rotation_makes_the_ground_state_positive():
-    turned = [J1J2(8), J1J2(8, j1=-1.0), XXZ(8, coupling=-1.0, anisotropy=0.5), Ising(7, field=-1.0)]
-    for hamiltonian in turned:
+    ferromagnets = J1J2(8, j1=-1.0), XXZ(8, coupling=-1.0, anisotropy=0.5)
+    for hamiltonian in (J1J2(8), *ferromagnets, Ising(7, field=-1.0)):
         vector = ground_state(hamiltonian).vector
         assert np.all(vector * np.sign(vector.sum()) > -1e-10)
     with pytest.raises(ValueError, match="n_sites must be at least 1, got 0"):

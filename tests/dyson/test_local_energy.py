@@ -1,5 +1,7 @@
 """Local energies against the matrix of H and the enumerated state."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from dyson import J1J2, Abacus, Ising, Recompute, SpinFlip, local_energies
 from dyson.hamiltonians import Hamiltonian
 from dyson.local_energy import fastest_updates, in_chunks, samples_per_chunk
 from dyson.networks import Network
-from dyson.spins import enumerate_spins, random_spins, spins_to_index
+from dyson.spins import enumerate_spins, flip, random_spins, spins_to_index
 from random_networks import random_network
 
 evaluate = quick_jit(local_energies)
@@ -116,6 +118,46 @@ def test_the_last_chunk_is_filled_and_cut():
     numbers = jnp.arange(7.0)
     for chunk_size in (1, 3, 7, 50):
         assert bool(jnp.all(in_chunks(lambda x: x**2, numbers, chunk_size) == numbers**2))
+
+
+class ThreeFlips(Hamiltonian):
+    """A term of one's own that flips three spins, ``apart`` from one to the next."""
+
+    n_sites: int = eqx.field(static=True)
+    apart: int = eqx.field(static=True)
+    reach: int = eqx.field(static=True)
+    periodic: ClassVar[bool] = True
+    spin_flip_symmetric: ClassVar[bool] = False
+    flips_each_site: ClassVar[bool] = False
+    conserves_magnetisation: ClassVar[bool] = False
+
+    def diagonal(self, spins):
+        return jnp.sum(spins * jnp.roll(spins, 1)).astype(float)
+
+    def connected(self, spins):
+        i = jnp.arange(self.n_sites, dtype=jnp.int32)
+        moves = [(i + k * self.apart) % self.n_sites for k in range(3)]
+        return jnp.stack(moves, axis=1), -jnp.ones(self.n_sites)
+
+    @property
+    def trace_per_dimension(self):
+        return jnp.zeros(())
+
+
+@pytest.mark.parametrize("n_sites, apart", [(12, 2), (12, 4), (300, 2), (300, 7), (300, 100)])
+def test_three_flips_at_any_distance(n_sites, apart):
+    """Two windows hold two flips, so the default is one window or the forward pass."""
+    model = random_network(n_sites, depth=1, features=2, modes=1, mixer="real")
+    hamiltonian = ThreeFlips(n_sites, apart, min(2 * apart, n_sites - 2 * apart))
+    spins = random_spins(jax.random.key(0), (1, n_sites))
+    sites, elements = hamiltonian.connected(spins[0])
+    moved = jax.vmap(flip, in_axes=(None, 0))(spins[0], sites)
+    log_psi = quick_jit(jax.vmap(model))(jnp.concatenate([spins, moved]))
+    expected = hamiltonian.diagonal(spins[0]) + elements @ jnp.exp(log_psi[1:] - log_psi[0])
+    energy = evaluate(hamiltonian, model, spins)[0]
+    np.testing.assert_allclose(energy, expected, rtol=1e-9)
+    updates = fastest_updates(model, hamiltonian.reach, flips=3)
+    assert isinstance(updates, Recompute) or updates.span == hamiltonian.reach + 1
 
 
 def test_memory_budget():

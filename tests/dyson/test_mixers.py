@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from dyson import S4, S4D, PowerLaw, RealPoles
+from dyson import S4, S4D, Abacus, DysonNet, Mixer, PowerLaw, RealPoles
+from dyson.spins import flip, random_spins
 from hodlr import ExponentialToeplitz, SumOfExponentials
 
 
@@ -91,3 +92,55 @@ def test_s4_kernel_has_derivatives_without_eigenvalues():
         return jnp.sum(kernel**2)
 
     check_grads(energy, (parameters,), order=1, modes=["rev"], rtol=1e-5)
+
+
+class Decays(Mixer):
+    """A mixer of one's own, as the docstring of `dyson.Mixer` has it."""
+
+    log_rate: jax.Array
+    weights: jax.Array
+    local: jax.Array
+
+    def __init__(self, features, modes, n_tokens, *, dtype, key):
+        shape = (features, modes)
+        self.log_rate = jax.random.normal(key, shape, dtype)
+        self.weights = jnp.ones(shape, dtype) / modes
+        self.local = jnp.zeros(features, dtype)
+
+    def exponentials(self):
+        poles = jnp.exp(-jnp.exp(self.log_rate))
+        return jax.vmap(SumOfExponentials)(self.weights, poles)
+
+    def powers(self, r):
+        rate = jnp.exp(self.log_rate)[..., None]
+        return jnp.exp(-rate * r.astype(rate.dtype))
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+def test_a_mixer_of_ones_own_has_exact_updates(periodic):
+    options = {"features": 4, "hidden": 2, "modes": 2, "periodic": periodic, "mixer": Decays}
+    model = DysonNet(9, depth=2, key=jax.random.key(0), **options)
+    spins = random_spins(jax.random.key(1), 9)
+    updates = Abacus().bind(model)
+    cache = updates.init(model, spins)
+    ratios = updates.single_flips(model, cache)
+    moved = jnp.stack([flip(spins, jnp.array([site])) for site in range(9)])
+    np.testing.assert_allclose(ratios, jax.vmap(model)(moved) - model(spins), atol=1e-12)
+    with pytest.raises(ValueError, match="or a class derived from dyson.Mixer, got 'laplace'"):
+        DysonNet(4, mixer="laplace", key=jax.random.key(0))
+    with pytest.raises(TypeError, match="expected mixer to make a dyson.Mixer, got tuple"):
+        DysonNet(4, mixer=lambda *_, **__: (), key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("mixer", ["s4d", "real", "s4", "power_law"])
+def test_a_key_gives_one_network_whatever_jax_computes_in(mixer):
+    options = {"features": 4, "hidden": 2, "modes": 2, "mixer": mixer, "token_size": 2}
+    networks = []
+    for x64 in (True, False):
+        with jax.enable_x64(x64):
+            model = DysonNet(8, dtype=jnp.float32, key=jax.random.key(3), **options)
+            networks.append([np.asarray(x) for x in jax.tree.leaves(model)])
+            networks[-1].append(np.asarray(random_spins(jax.random.key(4), (5, 7))))
+    for one, other in zip(*networks, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(one, other, rtol=2e-5, atol=1e-6)

@@ -9,7 +9,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from dyson import SpinFlip, log_derivatives, minsr, spring, sr
-from dyson.optimisers import annealed_rate, decaying_shift, force
+from dyson.optimisers import annealed_rate, decaying_shift, energy_gradient
 from dyson.optimisers.metric import centred, centred_samples
 from dyson.optimisers.natural_gradient import CLOSE, HARMLESS, ROUND_OFF
 from dyson.spins import random_spins
@@ -52,7 +52,7 @@ def test_both_forms_solve_the_defining_equation(n, parts):
     o, e = o - o.mean(0), e - e.mean()
     metric, gradient = (o.conj().T @ o).real / n, (o.conj().T @ e).real / n
     expected = -0.3 * np.linalg.solve(metric + 1e-3 * np.eye(7), gradient)
-    np.testing.assert_allclose(force(derivatives, energies), gradient, rtol=1e-12)
+    np.testing.assert_allclose(energy_gradient(derivatives, energies), 2 * gradient, rtol=1e-12)
     for make in (sr, minsr):
         optimiser = make(0.3, shift=1e-3, trust_region=1e9)
         updates, state = optimiser.update(

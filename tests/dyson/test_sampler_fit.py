@@ -95,7 +95,7 @@ def test_what_fits_is_taken(kind):
     FITTING[kind]()
 
 
-@pytest.mark.parametrize("moves", [RING, OPEN, SECOND, Flips(N), Mixture(SECOND, Exchanges(N, True, 1))])
+@pytest.mark.parametrize("moves", [RING, OPEN, SECOND, Flips(N), Mixture(SECOND, RING)])
 def test_generators_reach_what_sequences_of_moves_reach(moves):
     """Against a walk over all configurations of the moves as they are drawn."""
     reached = {0}

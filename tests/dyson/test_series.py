@@ -9,6 +9,7 @@ import pytest
 import dyson
 from compiling import quick_jit
 from dyson import SpinFlip
+from dyson.baselines import ViT
 from dyson.spins import flip, random_spins
 from random_networks import distance_on_the_circle, random_network
 
@@ -74,3 +75,17 @@ def test_flip_response_is_the_mixed_difference_of_log_psi(project):
     assert distance_on_the_circle(response, np.array(expected)).max() < 1e-11
     with pytest.raises(ValueError, match="expected a site from 0 to 7, got 8"):
         dyson.flip_response(model, spins, 8)
+
+
+def test_projected_networks_are_read_within():
+    network = random_network(6, depth=2)
+    model = SpinFlip(network)
+    spins = random_spins(jax.random.key(1), (6,))
+    np.testing.assert_array_equal(dyson.series(model, spins), dyson.series(network, spins))
+    np.testing.assert_array_equal(dyson.propagators(model), dyson.propagators(network))
+    for one, other in zip(dyson.poles(model), dyson.poles(network), strict=True):
+        np.testing.assert_array_equal(one, other)
+    vit = ViT(6, features=4, heads=2, patch=2, depth=1, hidden=2, key=jax.random.key(0))
+    for read in (dyson.propagators, dyson.poles, lambda model: dyson.series(model, spins)):
+        with pytest.raises(TypeError, match="expected a DysonNet or a projection of one, got ViT"):
+            read(vit)

@@ -11,7 +11,7 @@ from scipy.stats import chi2, chisquare
 from compiling import quick_jit
 from dyson import Abacus, Ising, SpinFlip, Typewriter, statistics
 from dyson.networks import Network
-from dyson.samplers.base import SamplerState
+from dyson.samplers.base import SamplerState, accepts
 from dyson.samplers.screening import ENOUGH, MEMORY, ErrorTable
 from dyson.samplers.typewriter import Progress
 from dyson.spins import enumerate_spins, flip, random_spins, spins_to_index
@@ -28,14 +28,19 @@ def screening_network(n_sites, *, depth, head, **options):
     return eqx.tree_at(lambda m: m.head.weight, model, head * model.head.weight)
 
 
+def chance(log_odds):
+    """Of a move: Metropolis' rule, halved where the odds are even."""
+    return min(1, np.exp(log_odds)) * (1 - np.exp(-abs(log_odds) / 0.25) / 2)
+
+
 def plans_of(sampler):
-    """All sites and log-uniforms of one call, in order."""
+    """All sites and uniform numbers of one call, in order."""
 
     @jax.jit
     def plans(key):
         index = jnp.arange(sampler.passes, dtype=jnp.int32)
         plan = jax.vmap(sampler._plan, in_axes=(None, 0))(key, index)
-        return plan.sites.reshape(-1), plan.log_uniforms.reshape(-1)
+        return plan.sites.reshape(-1), plan.uniforms.reshape(-1)
 
     return plans
 
@@ -60,9 +65,9 @@ def test_without_tolerance_it_is_the_brute_force_chain(n_sites, interval, projec
     def brute_force(key, spins):
         def propose(carry, move):
             spins, log_psi = carry
-            site, log_uniform = move
+            site, uniform = move
             new = model(flip(spins, site[None]))
-            accept = log_uniform < 2 * jnp.real(new - log_psi)
+            accept = accepts(uniform, new - log_psi)
             return (
                 jnp.where(accept, flip(spins, site[None]), spins),
                 jnp.where(accept, new, log_psi),
@@ -124,14 +129,14 @@ def test_a_replay_by_hand():
     )
     froze = mismatched = 0
     for c in range(chains):
-        sites, uniforms = plans.sites[c], np.exp(plans.log_uniforms[c])
+        sites, uniforms = plans.sites[c], np.asarray(plans.uniforms[c])
         moved = [flipped(spins[c]), *(flipped(spins[c], site) for site in sites)]
         theta0, *thetas = np.asarray(theta(np.stack(moved)))
         total, now, flips, accepted, errors = 0, log_cosh(theta0), 0, [], []
         stop, index = 0, 1
         for step in range(int(starts[c]), sampler.candidates):
             new = log_cosh(theta0 + total + thetas[step] - theta0)
-            acceptance = min(1, np.exp(2 * (new - now)))
+            acceptance = chance(2 * (new - now))
             if step == starts[c] and frozen[c]:
                 errors.append((int(frozen[c]), abs(acceptance - 0.4)))
             tolerance = tolerances[c][int(np.log2(flips))] if flips else 0
@@ -144,7 +149,7 @@ def test_a_replay_by_hand():
             if step == plans.audited[c]:
                 both = flipped(spins[c], *accepted), flipped(spins[c], *accepted, sites[step])
                 old, new_theta = np.asarray(theta(np.stack(both)))
-                exact = min(1, np.exp(2 * (log_cosh(new_theta) - log_cosh(old))))
+                exact = chance(2 * (log_cosh(new_theta) - log_cosh(old)))
                 assert after.mismatches[c] == ((uniforms[step] < exact) != accept)
                 mismatched += int(after.mismatches[c])
                 if flips:

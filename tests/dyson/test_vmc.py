@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 
 import equinox as eqx
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from dyson import (
     VMC,
@@ -18,13 +20,19 @@ from dyson import (
     Ising,
     Metropolis,
     NonFiniteError,
+    Recompute,
     SpinFlip,
+    Sweep,
     exact,
+    local_energies,
     minsr,
     spring,
     sr,
 )
-from dyson.vmc import _step
+from dyson.networks import Network
+from dyson.spins import enumerate_spins
+from dyson.statistics import DiagnosticWarning, moved
+from dyson.vmc import Measurement, _energy, _step
 from random_networks import random_network
 
 
@@ -70,7 +78,147 @@ def test_a_value_that_is_not_finite_stops_with_the_last_good_state():
     broken = eqx.tree_at(lambda s: s.model.network.head.bias, state, jnp.full((1, 4), jnp.nan))
     with pytest.raises(NonFiniteError, match="the local energy.*smaller learning rate") as caught:
         vmc.step(broken)
-    assert caught.value.state is broken
+    assert bool(eqx.tree_equal(caught.value.state.model, state.model))
+
+
+@pytest.mark.parametrize("rate, sites", [(1e6, 6), (1e300, 5)])
+def test_the_kept_state_is_one_from_which_it_goes_on(rate, sites):
+    """A finite step to a network of no use: the state before this step is the last good one."""
+    optimiser = optax.inject_hyperparams(optax.sgd)(learning_rate=rate)
+    vmc, state = small_problem(sites, optimiser=optimiser, depth=1)
+    with pytest.raises(NonFiniteError, match=r"The state after step \d is kept") as caught:
+        for _ in range(6):
+            state, _ = vmc.step(state)
+    kept = caught.value.state
+    energies = local_energies(vmc.hamiltonian, kept.model, enumerate_spins(sites))
+    assert bool(jnp.all(jnp.isfinite(energies))) and int(kept.step) <= int(state.step)
+    rate_of = lambda s: s.optimiser.hyperparams["learning_rate"]  # noqa: E731
+    calm = eqx.tree_at(rate_of, kept, jnp.full_like(rate_of(kept), 1e-3))
+    assert int(vmc.step(calm)[0].step) == int(kept.step) + 1
+
+
+def ferromagnet(n_sites, strength):
+    """A network that has settled on the two ferromagnetic configurations."""
+
+    class Settled(Network):
+        weight: jax.Array
+        n_sites: int = eqx.field(static=True)
+
+        def __call__(self, spins):
+            return self.weight * jnp.sum(spins * jnp.roll(spins, 1)).astype(float)
+
+    return Settled(jnp.asarray(strength), n_sites)
+
+
+@pytest.mark.parametrize("make, longitudinal", [(Metropolis, 0.0), (Sweep, 0.5)])
+def test_chains_that_do_not_move_have_no_error_bar(make, longitudinal):
+    """Also where they are flipped as a whole from time to time."""
+    hamiltonian = Ising(6, longitudinal=longitudinal)
+    vmc = VMC(hamiltonian, make(hamiltonian, 8), optax.sgd(0.0), warm_up=20)
+    state = vmc.init(jax.random.key(0), ferromagnet(6, 60.0))
+    with pytest.warns(DiagnosticWarning, match="in step 1 no chain moved"):
+        state, info = vmc.step(state)
+    assert float(info.acceptance) == 0 and np.isfinite(float(info.energy))
+    for name in ("error", "variance", "v_score", "r_hat", "tau"):
+        assert np.isnan(float(getattr(info, name)))
+    assert "error=not known" in repr(info) and "acceptance=0" in repr(info)
+    _, measured = vmc.measure(jax.random.key(1), state.model, state.sampler)
+    assert np.isnan(float(measured.estimate().error))
+
+
+def test_one_configuration_has_no_error_bar_although_moves_were_accepted():
+    spins = jnp.ones((3, 4, 5), jnp.int8)
+    accepted = jnp.full((3, 4), 0.2)
+    assert not bool(moved(spins, accepted))
+    assert bool(moved(spins.at[1, 2, 3].set(-1), accepted))
+    assert not bool(moved(spins.at[1, 2, 3].set(-1), 0 * accepted))
+    constant = Measurement(spins, jnp.full((3, 4), -2.0), accepted).estimate()
+    assert float(constant.mean) == -2 and np.isnan(float(constant.error))
+
+
+def test_an_eigenstate_that_moves_has_no_error():
+    """The constant state of a field alone: every local energy is the same, chains move."""
+    hamiltonian = Ising(4, coupling=0.0)
+    vmc = VMC(hamiltonian, Metropolis(hamiltonian, 8), optax.sgd(0.0), warm_up=1)
+    state = vmc.init(jax.random.key(0), ferromagnet(4, 0.0))
+    _, info = vmc.step(state)
+    assert float(info.energy) == -4 and float(info.error) == 0 and float(info.r_hat) == 1
+
+
+@pytest.mark.parametrize("chains, length, unknown", [(8, 3, "the R-hat"), (1, 1, "the error bar")])
+def test_too_few_samples_say_what_is_not_known(chains, length, unknown):
+    hamiltonian = Ising(4)
+    with pytest.warns(DiagnosticWarning, match=unknown):
+        vmc = VMC(
+            hamiltonian, Metropolis(hamiltonian, chains), optax.sgd(1e-3), chain_length=length
+        )
+    state = vmc.init(jax.random.key(0), ferromagnet(4, 0.1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DiagnosticWarning)
+        _, info = vmc.step(state)
+    assert np.isnan(float(info.r_hat)) and np.isnan(float(info.error)) == (chains == 1)
+
+
+@pytest.mark.parametrize(
+    "optimiser, dtype", [(optax.lbfgs(), jnp.float64), (optax.polyak_sgd(f_min=-8.0), jnp.float32)]
+)
+def test_line_searches_have_what_they_ask_for(optimiser, dtype):
+    # optax itself mixes dtypes in them
+    with jax.numpy_dtype_promotion("standard"):
+        vmc, state = small_problem(6, optimiser=optimiser, depth=1, dtype=dtype)
+        state, first = vmc.step(state)
+        for _ in range(8):
+            state, last = vmc.step(state)
+    assert float(last.energy) < float(first.energy) - 3 * float(first.error)
+
+
+def test_the_energy_of_other_parameters_weighs_samples_anew():
+    """All configurations, each as often as the state says: value and slope are those of the
+    energy itself."""
+    hamiltonian = Ising(4, longitudinal=0.4)
+    model = random_network(4, depth=1, complex_head=True)
+    spins = enumerate_spins(4)
+    log_psi = np.asarray(jax.vmap(model)(spins))
+    counts = np.round(np.exp(2 * (log_psi.real - log_psi.real.max())) * 100).astype(int)
+    samples = jnp.asarray(np.repeat(np.asarray(spins), counts, axis=0))[None]
+    vmc = VMC(hamiltonian, Metropolis(hamiltonian, 2), optax.sgd(0.0), updates=Recompute())
+    parameters, static = eqx.partition(model, eqx.is_inexact_array)
+    flat, unravel = ravel_pytree(parameters)
+
+    def exact_energy(flat):
+        model = eqx.combine(unravel(flat), static)
+        log_psi = jax.vmap(model)(spins)
+        p = jnp.exp(2 * jnp.real(log_psi - log_psi_there)) * jnp.asarray(counts / 100)
+        energies = local_energies(hamiltonian, model, spins, updates=Recompute())
+        return jnp.sum(p * jnp.real(energies)) / jnp.sum(p)
+
+    log_psi_there = jnp.asarray(log_psi)
+    value_fn = lambda flat: _energy(vmc, parameters, static, samples)(unravel(flat))  # noqa: E731
+    weighed, exact_one = (jax.jit(jax.value_and_grad(f)) for f in (value_fn, exact_energy))
+    moved = flat + 0.03 * jnp.asarray(np.random.default_rng(0).normal(size=flat.size))
+    for at in (flat, moved):
+        (value, slope), (expected, gradient) = weighed(at), exact_one(at)
+        assert abs(float(value - expected)) < 1e-11
+        # the exact one differentiates local energies too, whose part is small as samples are many
+        assert float(jnp.linalg.norm(slope - gradient)) < 0.05 * float(jnp.linalg.norm(gradient))
+
+
+def test_plain_optimisers_work_in_single_precision():
+    with jax.enable_x64(False):
+        vmc, state = small_problem(4, optimiser=optax.sgd(1e-2), depth=1)
+        state, info = vmc.step(state)
+        assert info.energy.dtype == jnp.float32 and np.isfinite(float(info.step_norm))
+        with pytest.raises(RuntimeError, match="natural gradient needs float64.*jax_enable_x64"):
+            small_problem(4, depth=1)
+
+
+def test_the_info_reads_like_a_line_and_can_be_stacked():
+    vmc, state = small_problem(4, optimiser=optax.sgd(1e-2), depth=1)
+    state, info = vmc.step(state)
+    line = repr(info)
+    assert line.startswith("VMCInfo(energy=-") and "f64[]" not in line and "tau=" in line
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), info, info)
+    assert "energy=f64[2]" in repr(stacked)
 
 
 def test_the_same_key_gives_the_same_run():
@@ -116,7 +264,7 @@ def test_misuse_is_named():
     hamiltonian = Ising(4)
     with pytest.raises(ValueError, match="chain_length >= 1 and warm_up >= 0, got 0, 8"):
         VMC(hamiltonian, Metropolis(hamiltonian, 2), minsr(), chain_length=0)
-    with pytest.raises(ValueError, match="Hamiltonian has 4 sites, the sampler 6"):
+    with pytest.raises(ValueError, match="Hamiltonian has 4 sites, the moves 6"):
         VMC(hamiltonian, Metropolis(Ising(6), 2), minsr())
     with pytest.raises(ValueError, match="6 sites, the model 4"):
         vmc = VMC(Ising(6), Metropolis(Ising(6), 2), minsr())

@@ -22,7 +22,8 @@ def free_fermion_energy(
     if n_sites < 1:
         raise ValueError(f"n_sites must be at least 1, got {n_sites}")
     sector = _ring_sector if periodic and n_sites > 2 else _open_sector
-    return min(sector(n_sites, coupling, field, p) for p in ((1, -1) if parity is None else (parity,)))
+    parities = (1, -1) if parity is None else (parity,)
+    return min(sector(n_sites, coupling, field, each) for each in parities)
 
 
 def _open_sector(n_sites: int, coupling: float, field: float, parity: int) -> float:

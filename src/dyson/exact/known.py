@@ -27,9 +27,9 @@ def ground_level(
     Arguments as :func:`dyson.exact.ground_state`.  A sampler says in ``magnetisation`` which sector
     its chains are in, and ``SpinFlip`` projects on parity 1: compare energies with those.
     """
-    free = isinstance(hamiltonian, Ising) and _is_free(hamiltonian)
-    if free and magnetisation is None and parity in (None, 1, -1):
-        return _free_level(hamiltonian, parity)
+    if magnetisation is None and parity in (None, 1, -1):
+        if isinstance(hamiltonian, Ising) and _is_free(hamiltonian):
+            return _free_level(hamiltonian, parity)
     if hamiltonian.n_sites <= MAX_SITES:
         found = ground_state(hamiltonian, magnetisation=magnetisation, parity=parity)
         return GroundLevel(found.energy, found.magnetisation, found.parity)

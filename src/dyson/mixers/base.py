@@ -9,6 +9,7 @@ and on a ring of T tokens every image of the chain contributes, which closes in 
 """
 
 import abc
+import math
 
 import equinox as eqx
 import jax
@@ -19,13 +20,38 @@ from hodlr import SumOfExponentials
 
 
 class Mixer(eqx.Module):
-    """Linear token mixer of ``features`` channels with ``modes`` exponentials each."""
+    """Linear token mixer of ``features`` channels with ``modes`` exponentials each.
+
+    A mixer of one's own fills in ``local``, ``exponentials`` and ``powers``, and is made by
+    ``Decays(features, modes, n_tokens, dtype=dtype, key=key)``; with ``DysonNet(.., mixer=Decays)``
+    everything else follows, local updates and sweeps too::
+
+        class Decays(dyson.Mixer):
+            log_rate: jax.Array
+            weights: jax.Array
+            local: jax.Array
+
+            def __init__(self, features, modes, n_tokens, *, dtype, key):
+                shape = (features, modes)
+                self.log_rate = jax.random.normal(key, shape, dtype)
+                self.weights = jnp.ones(shape, dtype) / modes
+                self.local = jnp.zeros(features, dtype)
+
+            def exponentials(self):
+                poles = jnp.exp(-jnp.exp(self.log_rate))
+                return jax.vmap(hodlr.SumOfExponentials)(self.weights, poles)
+
+            def powers(self, r):
+                rate = jnp.exp(self.log_rate)[..., None]
+                return jnp.exp(-rate * r.astype(rate.dtype))
+    """
 
     local: eqx.AbstractVar[Float[Array, " features"]]
 
     @abc.abstractmethod
     def exponentials(self) -> SumOfExponentials:
-        """Weights and poles, each of shape (features, modes); the kernel is their real part."""
+        """Weights and poles, each of shape (features, modes), as
+        ``jax.vmap(hodlr.SumOfExponentials)(weights, poles)``; the kernel is their real part."""
 
     @abc.abstractmethod
     def powers(self, r: Int[Array, " lags"]) -> Array:
@@ -58,7 +84,10 @@ class Mixer(eqx.Module):
         return kernel + jnp.where(lags == 0, self.local[:, None], 0)
 
 
-def decay_lengths(key: jax.Array, shape: tuple[int, int], n_tokens: int) -> Array:
-    """Initial decay lengths, log-uniform between one token and a quarter of the chain."""
-    longest = jnp.log(max(n_tokens / 4, 2.0))
-    return jnp.exp(jax.random.uniform(key, shape, longest.dtype) * longest)
+def decay_lengths(
+    key: jax.Array, shape: tuple[int, int], n_tokens: int
+) -> Float[Array, "features modes"]:
+    """Initial decay lengths, log-uniform between one token and a quarter of the chain; in single
+    precision, so that a key gives the same ones whatever jax computes in."""
+    longest = jnp.asarray(math.log(max(n_tokens / 4, 2.0)), jnp.float32)
+    return jnp.exp(jax.random.uniform(key, shape, jnp.float32) * longest)

@@ -1,5 +1,6 @@
 """DysonNet: strictly local nonlinearities coupled through global linear layers."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import equinox as eqx
@@ -7,13 +8,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Int8, Integer
 
-from dyson.mixers import S4, S4D, PowerLaw, RealPoles
+from dyson.mixers import S4, S4D, Mixer, PowerLaw, RealPoles
 from dyson.networks.base import Network
 from dyson.networks.blocks import Block, Stream
 from dyson.networks.head import LogCoshHead
 from dyson.spins import random_spins
 
-MIXERS = {"s4d": S4D, "real": RealPoles, "s4": S4, "power_law": PowerLaw}
+MixerFactory = Callable[..., Mixer]
+"""Called as ``make(features, modes, n_tokens, dtype=dtype, key=key)``, once for each block."""
+
+MIXERS: dict[str, MixerFactory] = {"s4d": S4D, "real": RealPoles, "s4": S4, "power_law": PowerLaw}
 
 # The Markov chain freezes when log psi starts with a large spread, and the first steps of natural
 # gradient diverge; 0.1 over random configurations trains well.
@@ -37,7 +41,8 @@ class DysonNet(Network):
       kernel_size: odd width k of the local convolution, in tokens.
       hidden: outputs K of the head.   token_size: spins per token, 1, 2 or 4.
       mixer: "s4d" (damped oscillations), "real" (real poles of either sign), "s4" (a HiPPO
-        state-space model with ``modes`` states) or "power_law" (1/r .. 1/r^modes).
+        state-space model with ``modes`` states), "power_law" (1/r .. 1/r^modes), or a class of
+        one's own (:class:`dyson.Mixer` says how).
       periodic: ring or open chain.   complex_head: complex log psi with real parameters.
       dtype: float32 or float64; the default float of jax if not given.
       key: for the initial parameters.
@@ -61,7 +66,7 @@ class DysonNet(Network):
         kernel_size: int = 3,
         hidden: int = 8,
         token_size: int = 1,
-        mixer: Literal["s4d", "real", "s4", "power_law"] = "s4d",
+        mixer: Literal["s4d", "real", "s4", "power_law"] | MixerFactory = "s4d",
         periodic: bool = True,
         complex_head: bool = False,
         dtype=None,
@@ -80,8 +85,12 @@ class DysonNet(Network):
                 f"DysonNet: expected n_sites to be a multiple of token_size={token_size}, "
                 f"got {n_sites}; choose token_size=1 or another size"
             )
-        if mixer not in MIXERS:
-            raise ValueError(f"DysonNet: expected mixer in {sorted(MIXERS)}, got {mixer!r}")
+        make_mixer = MIXERS.get(mixer) if isinstance(mixer, str) else mixer
+        if not callable(make_mixer):
+            raise ValueError(
+                f"DysonNet: expected mixer in {sorted(MIXERS)} or a class derived from "
+                f"dyson.Mixer, got {mixer!r}"
+            )
         dtype = jnp.zeros(()).dtype if dtype is None else jnp.dtype(dtype)
         n_tokens = n_sites // token_size
         self.n_sites, self.token_size, self.periodic = n_sites, token_size, periodic
@@ -92,7 +101,12 @@ class DysonNet(Network):
         blocks = []
         for block_key in block_keys:
             mixer_key, rest = jax.random.split(block_key)
-            token_mixer = MIXERS[mixer](features, modes, n_tokens, dtype=dtype, key=mixer_key)
+            token_mixer = make_mixer(features, modes, n_tokens, dtype=dtype, key=mixer_key)
+            if not isinstance(token_mixer, Mixer):
+                raise TypeError(
+                    "DysonNet: expected mixer to make a dyson.Mixer, got "
+                    f"{type(token_mixer).__name__}"
+                )
             blocks.append(
                 Block(features, kernel_size, token_mixer, periodic=periodic, dtype=dtype, key=rest)
             )

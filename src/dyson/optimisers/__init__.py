@@ -1,6 +1,6 @@
 """Optimisers: optax transformations that also see the samples."""
 
-from dyson.optimisers.metric import force
+from dyson.optimisers.metric import energy_gradient
 from dyson.optimisers.natural_gradient import NaturalGradientState, minsr, spring, sr
 from dyson.optimisers.schedules import annealed_rate, decaying_shift
 
@@ -8,7 +8,7 @@ __all__ = [
     "NaturalGradientState",
     "annealed_rate",
     "decaying_shift",
-    "force",
+    "energy_gradient",
     "minsr",
     "spring",
     "sr",

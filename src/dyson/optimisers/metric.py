@@ -8,29 +8,33 @@ loses the small eigenvalues that carry the last digits of the energy.
 
 import jax.numpy as jnp
 import lineax as lx
-import numpy as np
 from jaxtyping import Array, Float, Inexact
+
+
+def check_precision() -> None:
+    """RuntimeError where jax computes in single precision."""
+    if jnp.zeros(()).dtype != jnp.float64:
+        raise RuntimeError(
+            "natural gradient needs float64: call jax.config.update('jax_enable_x64', True) at the "
+            "start of the program; the network may stay in float32 (dtype=jnp.float32)"
+        )
 
 
 def centred_samples(
     derivatives: Float[Array, "samples parts parameters"], energies: Inexact[Array, " samples"]
 ) -> tuple[Float[Array, "rows parameters"], Float[Array, " rows"]]:
     """X and eps."""
+    check_precision()
     samples, parts, _ = derivatives.shape
     x = centred(derivatives)
-    e = energies.astype(np.promote_types(energies.dtype, np.float64))
-    eps = jnp.stack([jnp.real(e), jnp.imag(e)][:parts], axis=1)
-    return x.reshape(samples * parts, -1), centred(eps).reshape(-1)
+    eps = centred(jnp.stack([jnp.real(energies), jnp.imag(energies)][:parts], axis=1))
+    return x.reshape(samples * parts, -1), eps.reshape(-1)
 
 
 def centred(values: Float[Array, "samples ..."]) -> Float[Array, "samples ..."]:
-    """Values less their mean over the samples, divided by the root of their number, in float64."""
-    wide = values.astype(jnp.float64)
-    if wide.dtype != jnp.float64:
-        raise RuntimeError(
-            "natural gradient needs float64: call jax.config.update('jax_enable_x64', True) at the "
-            "start of the program; the network may stay in float32 (dtype=jnp.float32)"
-        )
+    """Values less their mean over the samples, divided by the root of their number, in the widest
+    precision that jax computes in."""
+    wide = values.astype(jnp.zeros(()).dtype)
     return (wide - jnp.mean(wide, axis=0)) * values.shape[0] ** -0.5
 
 
@@ -42,9 +46,12 @@ def solve_positive(matrix: Array, eta: Array, vector: Array) -> Array:
     return lx.linear_solve(operator, vector, lx.Cholesky(), throw=False).value
 
 
-def force(
+def energy_gradient(
     derivatives: Float[Array, "samples parts parameters"], energies: Inexact[Array, " samples"]
 ) -> Float[Array, " parameters"]:
-    """Half the gradient of the energy, X^T eps: what first-order optimisers follow."""
-    x, eps = centred_samples(derivatives, energies)
-    return x.T @ eps
+    """The gradient of the energy, 2 X^T eps: what first-order optimisers follow, in any
+    precision."""
+    parts = derivatives.shape[1]
+    x = centred(derivatives)
+    eps = centred(jnp.stack([jnp.real(energies), jnp.imag(energies)][:parts], axis=1))
+    return 2 * jnp.einsum("spn,sp->n", x, eps)

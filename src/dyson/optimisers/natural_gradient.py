@@ -40,7 +40,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Inexact, Int
 
-from dyson.optimisers.metric import centred, centred_samples, solve_positive
+from dyson.optimisers.metric import centred, centred_samples, check_precision, solve_positive
 from dyson.optimisers.schedules import ScalarOrSchedule, annealed_rate, at_step, decaying_shift
 from dyson.phases import around_the_common_phase
 
@@ -157,6 +157,7 @@ def _natural_gradient(
         raise ValueError(f"spring: expected 0 <= momentum < 1, got {momentum}")
 
     def init(params: optax.Params) -> NaturalGradientState:
+        check_precision()
         zero, one = jnp.zeros((), jnp.float64), jnp.ones((), jnp.float64)
         nothing = jnp.zeros(ravel_pytree(params)[0].shape, jnp.float64)
         return NaturalGradientState(jnp.zeros((), jnp.int32), nothing, one, zero, zero)

@@ -7,11 +7,17 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int8
+from jaxtyping import Array, Bool, Float, Inexact, Int8
 
 from dyson.networks import Network
 from dyson.samplers.moves import Moves
 from dyson.spins import random_spins, spins_in_sector
+
+# Logarithm of the odds below which a move counts as even.  Autocorrelation of sweeps over exact
+# ground states of 14 sites, in sweeps, with 0 (Metropolis) / 0.1 / 0.25 / heat bath: log psi of the
+# critical Ising ring 2.2 / 1.9 / 1.8 / 2.6, ordered 1.1 / 1.1 / 1.1 / 1.2, in a strong field
+# 37 / 1.0 / 0.9 / 1.1, nearly flat 770 / 1 / 1 / 1; Heisenberg ring 3.1 / 3.1 / 2.6 / 2.1.
+FLATNESS = 0.25
 
 
 class SamplerState(eqx.Module):
@@ -129,15 +135,31 @@ def checked_sector(
     return magnetisation
 
 
+def acceptance(log_odds: Float[Array, " *shape"]) -> Float[Array, " *shape"]:
+    """The probability to make a move that multiplies ``|psi|^2`` by exp(log_odds):
+
+        a(x) = min(1, e^x) (1 - e^(-|x| / w) / 2),      w = FLATNESS,
+
+    which obeys detailed balance, a(x) = e^x a(-x).  Where the odds are far from even it is
+    Metropolis' rule, the most mobile one there is.  Where they are even it is that of a heat bath,
+    a coin: Metropolis' rule would make every move there, so that a sweep over a flat state flips
+    all spins and the chain goes back and forth between two configurations for ever.
+    """
+    size = jnp.abs(log_odds)
+    even = jnp.exp(-size / jnp.asarray(FLATNESS, log_odds.dtype)) / 2
+    return jnp.exp(jnp.minimum(log_odds, 0)) * (1 - even)
+
+
+def accepts(
+    uniform: Float[Array, " *shape"], log_ratio: Inexact[Array, " *shape"]
+) -> Bool[Array, " *shape"]:
+    """Whether a move is made that adds ``log_ratio`` to log psi; not if that is not a number."""
+    return uniform < acceptance(2 * jnp.real(log_ratio).astype(uniform.dtype))
+
+
 def global_flip(
     key: jax.Array, model: Network, spins: Int8[Array, " n_sites"]
 ) -> Int8[Array, " n_sites"]:
     """Propose to flip all spins; two forward passes."""
-    change = 2 * jnp.real(model(-spins) - model(spins))
-    accept = log_uniforms(key, 1)[0] < change.astype(jnp.zeros(()).dtype)
-    return jnp.where(accept, -spins, spins)
-
-
-def log_uniforms(key: jax.Array, n: int) -> Float[Array, " n"]:
-    """Logarithms of uniform numbers, to be compared with a log-ratio of probabilities."""
-    return -jax.random.exponential(key, (n,))
+    uniform = jax.random.uniform(key, (), jnp.zeros(()).dtype)
+    return jnp.where(accepts(uniform, model(-spins) - model(spins)), -spins, spins)

@@ -13,10 +13,10 @@ from dyson.samplers.base import (
     Sampler,
     SamplerInfo,
     SamplerState,
+    accepts,
     check_counts,
     checked_sector,
     global_flip,
-    log_uniforms,
     spins_of_chains,
 )
 from dyson.samplers.fit import check_fit
@@ -120,16 +120,16 @@ class Metropolis(Sampler):
         move_key, uniform_key, global_key = jax.random.split(key, 3)
         n_proposals = self.sweeps * self.n_sites
         moves = self.moves.draw(move_key, n_proposals)
-        uniforms = log_uniforms(uniform_key, n_proposals)
+        uniforms = jax.random.uniform(uniform_key, (n_proposals,))
         if self.global_flips:
             spins = global_flip(global_key, model, spins)
 
         def propose(cache: Any, step: tuple[Any, Array]) -> tuple[Any, Array]:
-            move, log_uniform = step
+            move, uniform = step
             sites = self.moves.sites(move, updates.spins(cache))
             proposal = updates.propose(model, cache, sites)
-            accept = log_uniform < 2 * jnp.real(proposal.log_ratio).astype(log_uniform.dtype)
-            accept &= jnp.any(sites >= 0)  # a move that changes nothing does not count
+            # a move that changes nothing does not count
+            accept = accepts(uniform, proposal.log_ratio) & jnp.any(sites >= 0)
             moved = updates.commit(model, cache, proposal)
             return jax.tree.map(lambda new, old: jnp.where(accept, new, old), moved, cache), accept
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Int, Int8
 
 from dyson import environments as env
 from dyson.networks import DysonNet, Network, SpinFlip, unprojected
+from dyson.samplers.base import accepts
 from dyson.spins import flip
 
 # Tokens visited between two joins of segments.  Fewer: more joins; more: larger windows.
@@ -78,7 +79,7 @@ def proposals(
 def forward_pass(
     model: Network,
     spins: Int8[Array, " n_sites"],
-    log_uniforms: Float[Array, " proposals"],
+    uniforms: Float[Array, " proposals"],
     distances: tuple[int, ...] = (),
 ) -> tuple[Int8[Array, " n_sites"], Bool[Array, " proposals"], Inexact[Array, " proposals"]]:
     """A pass of one chain by full forward passes: the definition of :func:`environment_pass`.
@@ -89,10 +90,10 @@ def forward_pass(
 
     def propose(carry: tuple[Array, Array], move: tuple[Array, Array]) -> Any:
         spins, log_psi = carry
-        sites, log_uniform = move
+        sites, uniform = move
         moved = flip(spins, sites)
         new = model(moved)
-        accept = log_uniform < 2 * jnp.real(new - log_psi).astype(log_uniform.dtype)
+        accept = accepts(uniform, new - log_psi)
         if distances:
             accept &= (sites[1] >= 0) & (spins[sites[0]] != spins[sites[1]])
         carry = jnp.where(accept, moved, spins), jnp.where(accept, new, log_psi)
@@ -100,7 +101,7 @@ def forward_pass(
 
     moves = jnp.asarray(proposals(model, distances))
     (spins, _), (accepted, values) = jax.lax.scan(
-        propose, (spins, model(spins)), (moves, log_uniforms)
+        propose, (spins, model(spins)), (moves, uniforms)
     )
     return spins, accepted, values
 
@@ -108,7 +109,7 @@ def forward_pass(
 def environment_pass(
     model: DysonNet | SpinFlip,
     spins: Int8[Array, "chains n_sites"],
-    log_uniforms: Float[Array, "chains proposals"],
+    uniforms: Float[Array, "chains proposals"],
     distances: tuple[int, ...] = (),
 ) -> tuple[
     Int8[Array, "chains n_sites"],
@@ -154,7 +155,7 @@ def environment_pass(
     edge = jax.tree.map(lambda x: jnp.moveaxis(split(x)[0], 0, 1), tokens)
     entering = jax.tree.map(lambda x: jnp.moveaxis(split(x)[1], 1, 2), tokens)
     edge_patterns, entering_patterns = split(framed(patterns))
-    uniforms = log_uniforms.T.reshape(plan.targets, -1, n_chains)
+    uniforms = uniforms.T.reshape(plan.targets, -1, n_chains)
     filling = ((0, n_blocks * block - plan.targets), (0, 0), (0, 0))
     uniforms = jnp.pad(uniforms, filling, constant_values=jnp.inf)
     uniforms = uniforms.reshape(n_blocks, -1, n_chains)
@@ -198,7 +199,7 @@ def environment_pass(
 
         def propose(carry: Any, proposal: tuple[Array, Array, Array]) -> Any:
             tokens, patterns, mixed, outputs, log_psi = carry
-            step, mask, log_uniform = proposal
+            step, mask, uniform = proposal
             position = index * block + step - vacuum
             move = env.move_within(
                 network, medium, tokens, patterns, step, mask[:, None], position
@@ -206,7 +207,7 @@ def environment_pass(
             here = env.Window(transfers, tokens.gates, mixed, exterior)
             changes, gain = env.changed(medium, here, move.change, step)
             new = amplitude(outputs + gain)
-            accept = log_uniform < 2 * jnp.real(new - log_psi).astype(log_uniform.dtype)
+            accept = accepts(uniform, new - log_psi)
             if distances:
                 both = jax.lax.population_count(move.pattern & mask[:, None])
                 accept &= (jnp.sum(both, axis=0) == 1)[:n_chains]

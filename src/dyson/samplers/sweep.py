@@ -17,7 +17,6 @@ from dyson.samplers.base import (
     checked_sector,
     global_flip,
     in_groups,
-    log_uniforms,
     spins_of_chains,
 )
 from dyson.samplers.moves import EXCHANGES, Moves, local_moves
@@ -110,7 +109,8 @@ class Sweep(Sampler):
 
         def sweep(spins: Array, keys: Array) -> tuple[Array, Array]:
             origin_keys, uniform_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-            uniforms = jax.vmap(lambda key: log_uniforms(key, n_proposals))(uniform_keys)
+            draw = lambda key: jax.random.uniform(key, (n_proposals,))  # noqa: E731
+            uniforms = jax.vmap(draw)(uniform_keys)
             if not has_environments(model, distances):
                 alone = lambda s, u: forward_pass(model, s, u, distances)  # noqa: E731
                 swept = jax.vmap(alone)(spins, uniforms)
@@ -125,12 +125,12 @@ class Sweep(Sampler):
 
 
 def _rotated_pass(
-    model: Any, spins: Array, log_uniforms: Array, origins: Array, distances: tuple[int, ...]
+    model: Any, spins: Array, uniforms: Array, origins: Array, distances: tuple[int, ...]
 ) -> tuple[Array, Array]:
     """A pass that starts at the token of site ``origins`` on a ring; the fraction accepted."""
     network = swept_network(model)
     size = network.token_size
     shift = origins // size * size if network.periodic else 0 * origins
     spins = jax.vmap(jnp.roll)(spins, -shift)
-    spins, accepted, _ = environment_pass(model, spins, log_uniforms, distances)
+    spins, accepted, _ = environment_pass(model, spins, uniforms, distances)
     return jax.vmap(jnp.roll)(spins, shift), jnp.mean(accepted, axis=0)

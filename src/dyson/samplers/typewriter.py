@@ -15,10 +15,10 @@ from dyson.samplers.base import (
     Sampler,
     SamplerInfo,
     SamplerState,
+    acceptance,
     check_counts,
     global_flip,
     in_groups,
-    log_uniforms,
 )
 from dyson.samplers.fit import check_fit
 from dyson.samplers.moves import Flips, Moves
@@ -50,7 +50,7 @@ class Pass(eqx.Module):
     """The proposals that one reference is meant to serve, in order, and the one that is audited."""
 
     sites: Int[Array, " candidates"]
-    log_uniforms: Float[Array, " candidates"]
+    uniforms: Float[Array, " candidates"]
     audited: Int[Array, ""]
 
 
@@ -237,28 +237,27 @@ class Typewriter(Sampler):
 
         def decide(carry: tuple[Array, ...], candidate: tuple[Array, ...]):
             total, log_psi, flips, stopped = carry
-            step, change, log_uniform = candidate
+            step, change, uniform = candidate
             moved = log_ratio(total + change)
-            log_odds = (2 * (moved - log_psi)).astype(log_uniform.dtype)
-            acceptance = _acceptance(log_odds)
-            distance = jnp.abs(jnp.exp(log_uniform) - acceptance)
+            probability = acceptance((2 * (moved - log_psi)).astype(uniform.dtype))
+            distance = jnp.abs(uniform - probability)
             waits = step < progress.step
             close = distance < progress.errors.tolerance(tolerances, flips)
             stopped |= ~waits & close
             decided = ~waits & ~stopped
-            accepted = decided & (log_uniform < log_odds)
+            accepted = decided & (uniform < probability)
             carry = (
                 jnp.where(accepted, total + change, total),
                 jnp.where(accepted, moved, log_psi),
                 flips + accepted.astype(flips.dtype),
                 stopped,
             )
-            return carry, Replay(accepted, decided, acceptance, flips)
+            return carry, Replay(accepted, decided, probability, flips)
 
         zero = jnp.zeros((), jnp.int32)
         begin = (no_change, jnp.zeros_like(log_ratio(no_change)), zero, jnp.asarray(False))
         steps = jnp.arange(self.candidates, dtype=jnp.int32)
-        end, replay = jax.lax.scan(decide, begin, (steps, changes, plan.log_uniforms))
+        end, replay = jax.lax.scan(decide, begin, (steps, changes, plan.uniforms))
         flips, froze = end[2], end[3]
 
         error = jnp.abs(replay.acceptance[progress.step] - progress.frozen_acceptance)
@@ -300,7 +299,7 @@ class Typewriter(Sampler):
         rotation = jax.random.randint(rotation_key, (), 0, self.n_sites, jnp.int32)
         return Pass(
             (bounds[first] + place + rotation) % self.n_sites,
-            log_uniforms(uniform_key, self.candidates),
+            jax.random.uniform(uniform_key, (self.candidates,)),
             jax.random.randint(audit_key, (), 0, self.candidates, jnp.int32),
         )
 
@@ -319,13 +318,10 @@ class Typewriter(Sampler):
         log_psi = jax.vmap(lambda s: model(s))(
             jnp.stack([before, flip(before, plan.sites[step][None])])
         )
-        log_uniform = plan.log_uniforms[step]
-        log_odds = (2 * jnp.real(log_psi[1] - log_psi[0])).astype(log_uniform.dtype)
-        error = jnp.abs(_acceptance(log_odds) - replay.acceptance[step])
+        uniform = plan.uniforms[step]
+        log_odds = (2 * jnp.real(log_psi[1] - log_psi[0])).astype(uniform.dtype)
+        exact = acceptance(log_odds)
+        error = jnp.abs(exact - replay.acceptance[step])
         happened, flips = replay.decided[step], replay.flips[step]
-        mismatch = happened & ((log_uniform < log_odds) != replay.accepted[step])
+        mismatch = happened & ((uniform < exact) != replay.accepted[step])
         return errors.observe(flips, error, happened & (flips > 0)), mismatch
-
-
-def _acceptance(log_odds: Float[Array, ""]) -> Float[Array, ""]:
-    return jnp.exp(jnp.minimum(log_odds, 0))
