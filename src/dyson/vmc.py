@@ -333,20 +333,28 @@ def _energy(vmc: VMC, parameters: Network, static: Network, spins: Array):
     |psi|^2 has changed there.
 
     Its gradient is the covariance of local energies and derivatives of log psi, in which the
-    derivatives of the local energies drop out on average, so that none is taken.
+    derivatives of the local energies drop out on average, so that none is taken.  Where the weights
+    leave less than half of the samples, they know nothing of the energy: it is made to rise, so
+    that no line search goes there.
     """
     log_psi = _at_samples(_log_psi, static, spins)
     local = _at_samples(lambda model, spins: _local_energies(vmc, model, spins), static, spins)
 
-    def energy(moved: Network, **_: Any) -> Array:  # line searches pass all arguments on
+    # line searches hand on all arguments of the update, by the names in this signature
+    def energy(
+        moved: Network, *, derivatives: Any = None, energies: Any = None, response: Any = None
+    ) -> Array:
         before, after = jax.lax.stop_gradient(log_psi(parameters)), log_psi(moved)
-        energies = jax.lax.stop_gradient(local(moved))
+        local_energies = jax.lax.stop_gradient(local(moved))
         weights = jax.nn.softmax(2 * jax.lax.stop_gradient(after[:, 0] - before[:, 0]))
-        mean = jnp.sum(weights.astype(energies.dtype) * energies)
-        parts = jnp.stack([jnp.real(energies - mean), jnp.imag(energies)], axis=1)
+        mean = jnp.sum(weights.astype(local_energies.dtype) * local_energies)
+        parts = jnp.stack([jnp.real(local_energies - mean), jnp.imag(local_energies)], axis=1)
         parts = parts[:, : after.shape[1]].astype(after.dtype)
         slope = 2 * jnp.sum(weights[:, None] * parts * after)
-        return jnp.real(mean).astype(after.dtype) + slope - jax.lax.stop_gradient(slope)
+        value = jnp.real(mean).astype(after.dtype)
+        left = 1 / (weights.size * jnp.sum(weights**2))
+        beyond = 10 * (1 + jnp.abs(value)) * jnp.maximum(0.5 - left, 0)
+        return value + beyond + slope - jax.lax.stop_gradient(slope)
 
     return energy
 

@@ -179,7 +179,7 @@ def test_the_energy_of_other_parameters_weighs_samples_anew():
     model = random_network(4, depth=1, complex_head=True)
     spins = enumerate_spins(4)
     log_psi = np.asarray(jax.vmap(model)(spins))
-    counts = np.round(np.exp(2 * (log_psi.real - log_psi.real.max())) * 100).astype(int)
+    counts = np.round(np.exp(2 * (log_psi.real - log_psi.real.max())) * 5000).astype(int)
     samples = jnp.asarray(np.repeat(np.asarray(spins), counts, axis=0))[None]
     vmc = VMC(hamiltonian, Metropolis(hamiltonian, 2), optax.sgd(0.0), updates=Recompute())
     parameters, static = eqx.partition(model, eqx.is_inexact_array)
@@ -188,7 +188,7 @@ def test_the_energy_of_other_parameters_weighs_samples_anew():
     def exact_energy(flat):
         model = eqx.combine(unravel(flat), static)
         log_psi = jax.vmap(model)(spins)
-        p = jnp.exp(2 * jnp.real(log_psi - log_psi_there)) * jnp.asarray(counts / 100)
+        p = jnp.exp(2 * jnp.real(log_psi - log_psi_there)) * jnp.asarray(counts / 5000)
         energies = local_energies(hamiltonian, model, spins, updates=Recompute())
         return jnp.sum(p * jnp.real(energies)) / jnp.sum(p)
 
