@@ -152,7 +152,7 @@ def test_three_flips_at_any_distance(n_sites, apart):
     spins = random_spins(jax.random.key(0), (1, n_sites))
     sites, elements = hamiltonian.connected(spins[0])
     moved = jax.vmap(flip, in_axes=(None, 0))(spins[0], sites)
-    log_psi = quick_jit(jax.vmap(model))(jnp.concatenate([spins, moved]))
+    log_psi = quick_jit(jax.vmap(lambda s: model(s)))(jnp.concatenate([spins, moved]))
     expected = hamiltonian.diagonal(spins[0]) + elements @ jnp.exp(log_psi[1:] - log_psi[0])
     energy = evaluate(hamiltonian, model, spins)[0]
     np.testing.assert_allclose(energy, expected, rtol=1e-9)

@@ -49,7 +49,7 @@ def plans_of(sampler):
     "n_sites, interval, projected, options",
     [
         (13, 2, False, {"depth": 2, "head": 0.25}),
-        (12, 1, True, {"depth": 1, "head": 2.0, "periodic": False, "complex_head": True}),
+        (12, 1, True, {"depth": 1, "head": 1.0, "periodic": False, "complex_head": True}),
     ],
 )
 def test_without_tolerance_it_is_the_brute_force_chain(n_sites, interval, projected, options):
@@ -94,7 +94,7 @@ def test_without_tolerance_it_is_the_brute_force_chain(n_sites, interval, projec
 def test_a_replay_by_hand():
     """One refresh from the middle of a pass: the changes of theta of all candidates, by forward
     passes, added up in numpy; tolerances that freeze some chains, and audits."""
-    n, chains = 24, 200
+    n, chains = 24, 600
     model = screening_network(n, depth=2, head=1.0)
     sampler = Typewriter(Ising(n), 1, interval=2, mismatch=1e-2)
     updates = Abacus().bind(model)
@@ -168,7 +168,7 @@ def test_a_replay_by_hand():
             expected_squares[b] = expected_squares[b] * (1 - 1 / MEMORY) + error**2
         np.testing.assert_allclose(after.errors.counts[c], expected_counts, rtol=1e-12)
         np.testing.assert_allclose(after.errors.squares[c], expected_squares, atol=1e-10)
-    assert 5 < froze < 45 and mismatched > 0
+    assert 15 < froze < 135 and mismatched > 0
 
 
 def flipped(spins, *sites):
