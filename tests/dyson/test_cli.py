@@ -1,76 +1,22 @@
-import contextlib
 import io
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 
+from commands import TINY, contents, dyson, metrics
 from dyson import cli, exact
 from dyson.display import Display, summary, uncertain
 from dyson.hamiltonians import Ising
 from dyson.settings import Settings
 
 # other processes compile with all optimisations, and runs are compared bit for bit
-pytestmark = pytest.mark.optimised
-
-SIZE = ["--n-sites", "6", "--features", "4", "--hidden", "2", "--depth", "1", "--chains", "8"]
-TINY = [*SIZE, "--chain-length", "4", "--checkpoint-every", "2", "--batches", "2"]
-
-
-def dyson(*arguments):
-    """Exit code, standard output and standard error of a command, run in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.main([str(argument) for argument in arguments])
-    return code, out.getvalue(), err.getvalue()
-
-
-def contents(directory):
-    return {file.name: file.read_bytes() for file in directory.iterdir()}
-
-
-def metrics(directory):
-    """The metrics of a run without the times, which differ from run to run."""
-    lines = (directory / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory):
-    """Most of the time goes into compiling the same programs: share them, subprocesses included."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.1,
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        # What is compared bit for bit has to add in the same order: one device everywhere, whatever
-        # the machine and whichever test comes first.
-        patch.setenv("JAX_NUM_CPU_DEVICES", "1")
-        before = {name: getattr(jax.config, name) for name in options}
-        for name, value in options.items():
-            patch.setenv(name.upper(), str(value))
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        yield
-        for name, value in before.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run of six steps that nothing disturbed, and what it printed."""
-    directory = tmp_path_factory.mktemp("runs") / "finished"
-    return directory, dyson("train", "-d", directory, *TINY, "--steps", 6, "--json")
-
+pytestmark = [pytest.mark.optimised, pytest.mark.usefixtures("compile_once")]
 
 def test_train_reports_its_energy_and_keeps_everything(finished):
     directory, (code, out, err) = finished
@@ -135,85 +81,6 @@ def test_plot_draws_into_the_directory_or_elsewhere(finished, tmp_path):
     code, _, err = dyson("plot", directory, "-o", tmp_path / "none" / "figure.png")
     assert code == 2
     assert err.startswith("dyson: cannot write") and err.count("\n") == 1
-
-
-def test_an_interrupted_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch):
-    directory = tmp_path / "run"
-    update = Display.update
-
-    def interrupt(display, record):
-        update(display, record)
-        if record["step"] == 3:
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Display, "update", interrupt)
-        code, out, err = dyson("train", "-d", directory, *TINY, "--steps", 6)
-    assert (code, out) == (130, "")
-    sentence = f"dyson: stopped after step 3 of 6; dyson resume {directory} goes on from there"
-    assert err.splitlines()[-1] == sentence
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert "result.json" not in contents(directory)
-
-    code, out, _ = dyson("resume", directory, "--batches", 2)
-    assert code == 0
-    assert out.startswith(f"{directory}: E/N = ")
-    undisturbed = finished[0]
-    for name in ("checkpoint.npz", "config.json"):
-        assert (directory / name).read_bytes() == (undisturbed / name).read_bytes()
-    assert metrics(directory) == metrics(undisturbed)
-
-    # Once complete, it goes on only when asked for more steps.
-    before = contents(directory)
-    code, _, err = dyson("resume", directory)
-    assert code == 2
-    assert err == f"dyson: {directory} has taken 6 steps already; give --steps a larger number\n"
-    assert contents(directory) == before
-
-
-KILLED = """
-import os, signal, sys
-from dyson import cli
-from dyson.display import Display
-
-def die(display, record):
-    if record["step"] == 5:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-Display.update = die
-cli.main(sys.argv[1:])
-"""
-
-
-def test_a_killed_run_resumes_bit_for_bit(finished, tmp_path):
-    directory = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-c",
-        KILLED,
-        "train",
-        "-d",
-        str(directory),
-        *TINY,
-        "--steps",
-        "5000",
-    ]
-    assert subprocess.run(command, check=False, timeout=300).returncode == -signal.SIGKILL
-    assert [record["step"] for record in metrics(directory)] == [1, 2, 3, 4, 5]
-    # The last line may be half written, and so may the next checkpoint.
-    with (directory / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 6, "en')
-    (directory / ".checkpoint.npz.tmp").write_bytes(b"half")
-
-    code, out, _ = dyson("resume", directory, "--steps", 6, "--batches", 2, "--json")
-    assert code == 0
-    undisturbed = finished[0]
-    assert (directory / "checkpoint.npz").read_bytes() == (
-        undisturbed / "checkpoint.npz"
-    ).read_bytes()
-    assert metrics(directory) == metrics(undisturbed)
-    assert json.loads(out)["energy"] == json.loads(finished[1][1])["energy"]
-    assert sorted(contents(directory)) == sorted(contents(undisturbed))
 
 
 def test_a_non_finite_value_stops_the_run_with_its_state_saved(tmp_path):
