@@ -15,7 +15,7 @@ def main() -> int:
     """Run the command line of this process and return its exit code."""
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, _interrupted)
-    # Figures go to files: whichever window system is asked for, and whether it exists, is no matter.
+    # Figures go to files: it does not matter which window system is asked for.
     os.environ["MPLBACKEND"] = "agg"
     try:
         from dyson import cli

@@ -6,7 +6,8 @@ caller adds. Only data is stored, never code: loading needs a template with the 
 
 Loading accepts what `save` writes and nothing else: these members, stored as they are (so that no
 size exceeds that of the file), each array of the shape and type that the manifest and the template
-name. A flipped bit fails the checksum of its member.
+name. A flipped bit fails the checksum of its member, and the manifest repeats the checksums, so
+that an archive which some other program has written anew is not taken for the one that was saved.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -21,9 +23,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dyson.files import atomic_write, parse_json, reason
+from dyson.files import atomic_write, parse_json, reason, with_check, without_check
 
-__all__ = ["CheckpointError", "atomic_write", "load", "load_metadata", "save"]
+__all__ = [
+    "CheckpointError",
+    "atomic_write",
+    "load",
+    "load_metadata",
+    "load_with_metadata",
+    "save",
+]
 
 _FORMAT = "dyson-checkpoint"
 _VERSION = 1
@@ -48,12 +57,14 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any] | None = N
     for name, leaf in _named_leaves(tree):
         entry, array = _describe(name, leaf)
         if entry is not None:
-            leaves.append(entry)
+            leaves.append(entry | {"crc32": zlib.crc32(array.tobytes())})
             arrays.append(array)
     manifest = {"format": _FORMAT, "version": _VERSION, "metadata": metadata, "leaves": leaves}
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         # `ZipInfo` leaves the time of day out: equal states give equal files.
-        archive.writestr(zipfile.ZipInfo(_MANIFEST), json.dumps(manifest, allow_nan=False))
+        archive.writestr(
+            zipfile.ZipInfo(_MANIFEST), json.dumps(with_check(manifest), allow_nan=False)
+        )
         for index, array in enumerate(arrays):
             entry = zipfile.ZipInfo(_member(index))
             with archive.open(entry, "w", force_zip64=True) as member:
@@ -68,6 +79,11 @@ def load(path: str | os.PathLike, like: Any, *, within: str = "") -> Any:
     to a part of what was saved (".model", "['a'][0]"), only that part is read. Raises
     `CheckpointError` with the differences when the file was written for something else.
     """
+    return load_with_metadata(path, like, within=within)[0]
+
+
+def load_with_metadata(path: str | os.PathLike, like: Any, *, within: str = "") -> tuple[Any, Any]:
+    """The same, and the `metadata` of the same file, where it may be replaced at any moment."""
     named = [(within + name, leaf) for name, leaf in _named_leaves(like)]
     expected = {name: entry for name, leaf in named if (entry := _describe(name, leaf)[0])}
     due = {name: _stored_form(leaf) for name, leaf in named if name in expected}
@@ -84,7 +100,8 @@ def load(path: str | os.PathLike, like: Any, *, within: str = "") -> Any:
             _restore(leaf, expected[name], stored[name], arrays[name]) if name in arrays else leaf
             for name, leaf in named
         ]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+        metadata = content.metadata
+    return jax.tree.unflatten(jax.tree.structure(like), leaves), metadata
 
 
 def load_metadata(path: str | os.PathLike) -> Any:
@@ -204,6 +221,7 @@ def _content(path: str | os.PathLike, archive: zipfile.ZipFile) -> _Content:
         raise CheckpointError(
             f"{path} has checkpoint version {version!r}, this dyson reads version {_VERSION}"
         )
+    manifest = without_check(manifest)
     leaves = [_entry(leaf) for leaf in manifest["leaves"]]
     members = {entry["name"]: _member(index) for index, entry in enumerate(leaves)}
     if [_MANIFEST, *members.values()] != archive.namelist():
@@ -234,7 +252,10 @@ def _array(content: _Content, name: str, due: _Form) -> np.ndarray:
         raise ValueError(f"{name} is {dtype}{shape} where {due.dtype}{due.shape} is due")
     values = np.frombuffer(data, dtype, offset=stream.tell())
     # The template may be a host array, which is the caller's to change.
-    return values.reshape(shape, order="F" if columns_first else "C").copy()
+    array = values.reshape(shape, order="F" if columns_first else "C").copy(order="C")
+    if content.entries[name].get("crc32", check := zlib.crc32(array.tobytes())) != check:
+        raise ValueError(f"{name} was changed after it was written")
+    return array
 
 
 def _is_within(name: str, part: str) -> bool:

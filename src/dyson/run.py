@@ -178,31 +178,20 @@ class RunDirectory:
 
     def load_state(self, like: Any, *, within: str = "") -> Any:
         """The state in the checkpoint, with the structure of `like`; see `checkpoint.load`."""
-        file = self.path / CHECKPOINT
-        try:
-            state = checkpoint.load(file, like, within=within)
-            stored = _table(checkpoint.load_metadata(file)).get("settings")
-        except CheckpointError as error:
-            raise RunError(str(error)) from error
-        for name, value in self._fixed().items():
-            if isinstance(stored, dict) and (found := stored.get(name)) != value:
-                raise RunError(
-                    f"{file} was computed with {flag_of(name)} {reprlib.repr(found)}, "
-                    f"where {self.path / CONFIG} says {value}"
-                )
-        return state
+        return self._load(like, within)[0]
+
+    def load_state_and_step(self, like: Any) -> tuple[Any, int]:
+        """The state, and the step that the same file says it was saved after."""
+        state, metadata = self._load(like, "")
+        return state, self._step_and_devices(metadata)[0]
 
     def saved(self) -> tuple[int, int]:
         """The step of the checkpoint, and the number of devices that it was computed on."""
-        file = self.path / CHECKPOINT
         try:
-            metadata = _table(checkpoint.load_metadata(file))
+            metadata = checkpoint.load_metadata(self.path / CHECKPOINT)
         except CheckpointError as error:
             raise RunError(str(error)) from error
-        step, devices = metadata.get("step"), metadata.get("devices")
-        if type(step) is not int or type(devices) is not int or step < 0 or devices < 1:
-            raise RunError(f"{file} does not say which step it was written after")
-        return step, devices
+        return self._step_and_devices(metadata)
 
     def append(self, record: Record) -> None:
         """Add one line to the metrics."""
@@ -211,19 +200,27 @@ class RunDirectory:
 
     def records(self) -> list[Record]:
         """The metrics so far. A last line cut short by a crash is left out."""
+        file = self.path / METRICS
         try:
-            return metrics.parse(self._lines())
+            step, _ = self.saved()  # looked at first: a run under way writes it last
+        except RunError:
+            step = 0  # the lines can be looked at all the same
+        try:
+            records = metrics.parse(self._lines())
         except ValueError as error:
-            raise RunError(f"{self.path / METRICS} is damaged: {error}") from error
+            raise RunError(f"{file} is damaged: {error}") from error
+        if len(records) < step:
+            raise RunError(
+                f"{file} ends with step {len(records)} and the checkpoint is that of step {step}; "
+                "put the missing lines back"
+            )
+        return records
 
     def forget_after(self, step: int) -> None:
         """Drop the metrics of steps that the checkpoint does not contain: they will come again."""
-        lines, records = self._lines(), self.records()
-        if len(records) < step:
-            raise RunError(
-                f"{self.path / METRICS} ends with step {len(records)}, the checkpoint is that of "
-                f"step {step}; put the missing lines back"
-            )
+        lines = self._lines()
+        if len(self.records()) < step:
+            raise RunError(f"{self.path / METRICS} ends before step {step}")
         self._replace(METRICS, b"".join(lines[:step]))
 
     def save_result(self, result: Record) -> None:
@@ -249,6 +246,27 @@ class RunDirectory:
     def _fixed(self) -> dict[str, Any]:
         """The settings that no resumed run may change: those of every state of this run."""
         return {k: v for k, v in self.settings.to_json().items() if k not in CHANGEABLE}
+
+    def _load(self, like: Any, within: str) -> tuple[Any, Any]:
+        file = self.path / CHECKPOINT
+        try:
+            state, metadata = checkpoint.load_with_metadata(file, like, within=within)
+        except CheckpointError as error:
+            raise RunError(str(error)) from error
+        stored = _table(metadata).get("settings", self._fixed())
+        for name, value in self._fixed().items():
+            if (found := _table(stored).get(name)) != value:
+                raise RunError(
+                    f"{file} was computed with {flag_of(name)} {reprlib.repr(found)}, "
+                    f"where {self.path / CONFIG} says {value}"
+                )
+        return state, metadata
+
+    def _step_and_devices(self, metadata: Any) -> tuple[int, int]:
+        step, devices = (_table(metadata).get(name) for name in ("step", "devices"))
+        if type(step) is not int or type(devices) is not int or step < 0 or devices < 1:
+            raise RunError(f"{self.path / CHECKPOINT} does not say which step it was written after")
+        return step, devices
 
     def _lines(self) -> list[bytes]:
         file = self.path / METRICS

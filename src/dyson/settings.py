@@ -9,6 +9,8 @@ import math
 import reprlib
 from typing import Any, get_type_hints
 
+MOST_SITES = 1_000_000
+
 # Settings that do not shape the state, so that a resumed run may change them.
 CHANGEABLE = (
     "steps",
@@ -64,7 +66,7 @@ def _setting(default: Any, help: str, group: str, **limits: Any) -> Any:
 class Settings:
     """Everything that determines a training run, bit for bit. Raises `SettingsError`."""
 
-    n_sites: int = _setting(64, "Sites of the chain.", "Chain", minimum=1, limit=1_000_000)
+    n_sites: int = _setting(64, "Sites of the chain.", "Chain", minimum=1, limit=MOST_SITES)
     coupling: float = _setting(
         -1.0, "Ising coupling J of H = -h Σ X + J Σ Z Z / r^α; negative is ferromagnetic.", "Chain"
     )
@@ -200,7 +202,7 @@ def _checked(name: str, value: Any, kind: type, option: Option) -> Any:
         try:
             value = float(value)
         except OverflowError:
-            value = math.copysign(math.inf, value)
+            value = math.inf if value > 0 else -math.inf
     if type(value) is not kind:
         raise SettingsError(f"{flag_of(name)} must be of type {kind.__name__}, got {shown}")
     if option.choices is not None:

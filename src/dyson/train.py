@@ -119,8 +119,7 @@ def shapes(problem: Problem) -> Any:
 
 def read_state(run: RunDirectory, problem: Problem) -> VMCState:
     """The state in the run's checkpoint."""
-    state = run.load_state(shapes(problem))
-    step, _ = run.saved()
+    state, step = run.load_state_and_step(shapes(problem))
     if int(state.step) != step:
         raise RunError(f"{run.path / CHECKPOINT} holds step {int(state.step)} and says {step}")
     return state

@@ -1,10 +1,14 @@
 """A finished run, for the tests that look at, damage or stop one."""
 
+import dataclasses
+import functools
+
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from commands import TINY, dyson
+from dyson import cli
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +27,18 @@ def compile_once(tmp_path_factory):
             patch.setenv(name.upper(), str(value))
             jax.config.update(name, value)
         compilation_cache.reset_cache()
+        patch.setattr(cli, "build", _built_once())
         yield
         for name, value in before.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()
+
+
+def _built_once():
+    """`dyson.train.build` for commands in this process: what it returns does not depend on the
+    number of steps, and the programs compiled for one problem serve the next command."""
+    cached = functools.lru_cache(cli.build)
+    return lambda settings: cached(dataclasses.replace(settings, steps=1))
 
 
 @pytest.fixture(scope="module")
