@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dyson.files import atomic_write, parse_json, reason, with_check, without_check
+from dyson.files import atomic_write, open_file, parse_json, reason, with_check, without_check
 
 __all__ = [
     "CheckpointError",
@@ -198,7 +198,7 @@ class _Content(NamedTuple):
 def _opened(path: str | os.PathLike) -> Iterator[_Content]:
     """The content of a checkpoint; whatever goes wrong in the block is a `CheckpointError`."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
             yield _content(path, archive)
     except CheckpointError:
         raise

@@ -6,6 +6,7 @@ no NaN, no number beyond the range of floats, no name twice, no bottomless nesti
 """
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -59,17 +60,20 @@ def is_leftover(entry: str, name: str) -> bool:
     return entry.startswith(f".{name}.") and entry.endswith(".tmp")
 
 
-def read_file(path: str | os.PathLike, most: int) -> bytes:
-    """The content of a regular file of at most `most` bytes.
+def open_file(path: str | os.PathLike) -> BinaryIO:
+    """A regular file, to read. Raises `OSError` for anything else: reading a pipe or a device may
+    never end."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "Not a regular file", os.fspath(path))
+    return os.fdopen(descriptor, "rb")
 
-    Raises `OSError`, or `ValueError` for what is no regular file (reading a pipe or a device may
-    never end) or larger.
-    """
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is not a regular file")
-        if status.st_size > most:
+
+def read_file(path: str | os.PathLike, most: int) -> bytes:
+    """The content of a regular file; raises `OSError`, or `ValueError` beyond `most` bytes."""
+    with open_file(path) as file:
+        if os.fstat(file.fileno()).st_size > most:
             raise ValueError(f"it is larger than {most} bytes")
         return file.read(most)
 
