@@ -64,8 +64,7 @@ def finish() -> OSError | None:
 
 def complain(sentence: str) -> None:
     """One line on standard error, if there is anyone to read it."""
-    with contextlib.suppress(OSError, ValueError):
-        print(f"dyson: {one_line(sentence)}", file=sys.stderr, flush=True)
+    print(f"dyson: {one_line(sentence)}", file=progress_stream(), flush=True)
 
 
 def last_words(sentence: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from commands import TINY, contents, dyson, metrics
+from commands import SIZE, TINY, contents, dyson, metrics
 from dyson import cli, cores, exact, load
 from dyson.display import Display, summary, uncertain
 from dyson.hamiltonians import Ising
@@ -191,8 +191,11 @@ WRONG = [
     (["train", "--coupling", "1e400"], "--coupling must be a finite number, got inf"),
     (["train", "--n-sites", 8, "--chains", 10**8], "--chains 100000000 with --chain-length 4"),
     (["train", "--n-sites", 8, "--chain-length", 10**8], "--chains 128 with --chain-length 1000"),
-    (["train", "--n-sites", 8, "--batches", 10**7, "--chains", 10**6], "--batches 10000000 with"),
-    (["train", "--n-sites", 8, "--features", 10**5], "parameters of the network need at least"),
+    (["train", *SIZE[:-1], 20_000, "--batches", 10**7], "--batches 10000000 with --chains 20000"),
+    (
+        ["train", "--features", 10**5, "--kernel-size", 101],
+        "parameters of the network need at least",
+    ),
     (["bench", "local-energy", "--sizes", 10**30], "--sizes"),
     (["bench", "sampler", "--sizes", "8,1000000000"], "--sizes"),
     (["train", "-d", ""], "'--directory' / '-d': the name is empty"),
@@ -334,16 +337,18 @@ def test_output_that_cannot_be_written():
         assert done.returncode == 2
 
 
-def test_progress_that_cannot_be_written_stops_nothing(finished, tmp_path, monkeypatch):
+def test_progress_that_cannot_be_written_stops_nothing(finished, tmp_path):
     class Full(io.StringIO):
         def write(self, text):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(sys, "stderr", Full())
     for directory, stream in ((tmp_path / "a", Full()), (tmp_path / "b", None)):
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(stream):
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(stream):
             code = cli.main(["train", "-d", str(directory), *TINY, "--steps", "6"])
+            assert cli.main(["train", "-d", str(directory)]) == 2
         assert code == 0
+        assert out.getvalue().startswith(f"{directory}: E/N = ") and out.getvalue().count("\n") == 1
         assert metrics(directory) == metrics(finished[0])
 
 
