@@ -53,6 +53,10 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any] | None = N
     under its name only when it is complete and on disk: a crash leaves the previous one in place.
     `metadata` is anything that JSON can hold; `load_metadata` returns it.
     """
+    _write(path, tree, metadata)
+
+
+def _write(path: str | os.PathLike, tree: Any, metadata: dict[str, Any] | None) -> None:
     arrays, leaves = [], []
     for name, leaf in _named_leaves(tree):
         entry, array = _describe(name, leaf)
@@ -84,6 +88,10 @@ def load(path: str | os.PathLike, like: Any, *, within: str = "") -> Any:
 
 def load_with_metadata(path: str | os.PathLike, like: Any, *, within: str = "") -> tuple[Any, Any]:
     """The same, and the `metadata` of the same file, where it may be replaced at any moment."""
+    return _read(path, like, within)
+
+
+def _read(path: str | os.PathLike, like: Any, within: str) -> tuple[Any, Any]:
     named = [(within + name, leaf) for name, leaf in _named_leaves(like)]
     expected = {name: entry for name, leaf in named if (entry := _describe(name, leaf)[0])}
     due = {name: _stored_form(leaf) for name, leaf in named if name in expected}

@@ -293,7 +293,7 @@ def _carry_on(run: RunDirectory, problem: Problem, state: Any, batches: int, as_
     _interruption.sentence = f"interrupted; {run.resume_command} goes on with the run"
     state = _trained(run, problem, state)
     if _interruption.requested:
-        run.save_picture(drawn(run, problem))
+        # Whoever ends a process waits half a minute at most: no picture now, `dyson plot` draws it.
         raise _Stopped(
             f"stopped after step {int(state.step)} of {run.settings.steps}; "
             f"{run.resume_command} goes on from there"

@@ -42,7 +42,7 @@ def _needs(problem: Problem, settings: Settings, batches: int) -> list[tuple[int
     samples = settings.chains * settings.chain_length
     spins = samples * settings.n_sites
     shown = f"--chains {settings.chains} with --chain-length {settings.chain_length}"
-    network = eqx.filter(eqx.filter_eval_shape(problem.network), _is_parameter)
+    network = eqx.filter(problem.network_shapes, _is_parameter)
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(network))
     rows = samples * (2 if settings.complex_head else 1)
     derivatives = rows * parameters * settings.precision // 8

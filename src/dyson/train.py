@@ -40,6 +40,16 @@ class Problem:
     """The state before the first step; may be traced as well."""
 
     @functools.cached_property
+    def network_shapes(self) -> Network:
+        """The network without its values."""
+        return eqx.filter_eval_shape(self.network)
+
+    @functools.cached_property
+    def state_shapes(self) -> VMCState:
+        """The state without its values."""
+        return eqx.filter_eval_shape(self.initial_state)
+
+    @functools.cached_property
     def exact_energy(self) -> float | None:
         """The exact total energy if it is known; may take seconds, once."""
         try:
@@ -114,7 +124,7 @@ def start(run: RunDirectory, problem: Problem) -> Any:
 
 def shapes(problem: Problem) -> Any:
     """The state without its values, as a template for loading."""
-    return eqx.filter_eval_shape(problem.initial_state)
+    return problem.state_shapes
 
 
 def read_state(run: RunDirectory, problem: Problem) -> VMCState:
@@ -146,8 +156,7 @@ def load(directory: str | os.PathLike) -> Network:
         )
     if not run.has_state():
         raise RunError(f"{run.path} holds no trained network yet: {run.resume_command}")
-    template = eqx.filter_eval_shape(build(run.settings).network)
-    return run.load_state(template, within=".model")
+    return run.load_state(build(run.settings).network_shapes, within=".model")
 
 
 def train(
