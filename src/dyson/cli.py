@@ -74,9 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             terminal.prepare()
         code = _answer(arguments)
         failure = terminal.finish() if own_process else None
-        if failure is not None:
-            terminal.complain(f"cannot write to standard output: {reason(failure)}")
-            code = code or 1
+        if failure is not None and code == 0:
+            code = _complain(f"cannot write to standard output: {reason(failure)}", 1)
     return code
 
 
@@ -100,7 +99,9 @@ def _answer(arguments: Sequence[str] | None) -> int:
     except MemoryError as error:
         return _complain(f"there is not enough memory: {error or 'choose smaller numbers'}", 1)
     except OSError as error:
-        return _complain(f"cannot use {error.filename or 'standard output'}: {reason(error)}", 1)
+        return _complain(
+            f"cannot write to {error.filename or 'standard output'}: {reason(error)}", 1
+        )
     except Exception as error:
         sentence = _sentence(error)
         if sentence is None:
@@ -141,7 +142,6 @@ def train_command(
             "-d",
             help="New run directory (default: runs/ising-N-k).",
             parser=named,
-            metavar="DIRECTORY",
         ),
     ] = None,
     batches: Batches = 16,
@@ -229,7 +229,6 @@ def plot_command(
             "-o",
             help="PNG file (default: in the directory).",
             parser=named,
-            metavar="FILE",
         ),
     ] = None,
 ) -> None:

@@ -23,7 +23,7 @@ def named(text: str) -> Path:
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the final record as JSON.")]
 ExistingRun = Annotated[
     Path,
-    typer.Argument(help="Directory of an existing run.", parser=named, metavar="DIRECTORY"),
+    typer.Argument(help="Directory of an existing run.", parser=named),
 ]
 Batches = Annotated[
     int,
