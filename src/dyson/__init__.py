@@ -14,6 +14,7 @@ from dyson.networks import DysonNet, SpinFlip, Translations
 from dyson.optimisers import minsr, spring, sr
 from dyson.samplers import Metropolis, Sampler, Sweep, Typewriter
 from dyson.series import flip_response, poles, propagators, series
+from dyson.train import load
 from dyson.updates import LocalUpdates, Proposal, Recompute
 from dyson.vmc import VMC, NonFiniteError, VMCInfo, VMCState
 
@@ -45,6 +46,7 @@ __all__ = [
     "checkpoint",
     "exact",
     "flip_response",
+    "load",
     "local_energies",
     "log_derivatives",
     "minsr",

@@ -1,39 +1,52 @@
 """The command `dyson`: train, resume, evaluate, plot, bench.
 
-Results go to standard output, everything else to standard error. A wrong value is answered by one
-sentence and exit code 2; a run that had to stop ends with exit code 1 and can be resumed.
+Results go to standard output, everything else to standard error. Exit codes, each but 0 with one
+sentence: 2 for a wrong value or a damaged file; 1 for a run that had to stop and can be resumed;
+130 and 143 for a command that was interrupted or told to terminate.
 """
 
 import contextlib
 import dataclasses
-import inspect
 import json
-import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import jax
 
 try:
     import typer
-    from matplotlib.figure import Figure
     from rich.console import Console
 
-    from dyson import plotting
     from dyson.bench import app as bench_app
     from dyson.display import Display, summary
+    from dyson.options import Batches, ExistingRun, JsonFlag, named, settings_options
+    from dyson.pictures import drawn, picture_file
 except ModuleNotFoundError as missing:
     raise SystemExit(
         f"The command line needs {missing.name}: pip install 'dyson[terminal]' brings it."
     ) from None
 
-from dyson import checkpoint
-from dyson.run import Record, RunDirectory, RunError
-from dyson.settings import Settings, SettingsError, option_of
-from dyson.train import Problem, build, evaluate, restore, shapes, start, train
+from dyson import terminal
+from dyson.cores import EnvironmentValueError, moved, overruled, use_cores
+from dyson.files import atomic_write, reason
+from dyson.interruption import Interruption, answered
+from dyson.memory import check_memory
+from dyson.metrics import Record
+from dyson.run import PICTURE, OccupiedError, RunDirectory, RunError, RunStopped
+from dyson.settings import CHANGEABLE, Settings, SettingsError, flag_of
+from dyson.train import (
+    Problem,
+    build,
+    evaluate,
+    evaluation_key,
+    final_key,
+    read_state,
+    restore,
+    start,
+    train,
+)
 from dyson.vmc import NonFiniteError
 
 app = typer.Typer(
@@ -44,104 +57,92 @@ app = typer.Typer(
 )
 app.add_typer(bench_app, name="bench")
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print the final record as JSON.")]
-ExistingRun = Annotated[Path, typer.Argument(help="Directory of an existing run.")]
-Batches = Annotated[
-    int, typer.Option(min=1, help="Sweeps of all chains that the final estimate averages.")
-]
-
-# Settings that do not shape the state, so that a resumed run may change them.
-CHANGEABLE = (
-    "steps",
-    "chain_length",
-    "sweeps",
-    "learning_rate",
-    "trust_region",
-    "shift",
-    "shift_floor",
-    "checkpoint_every",
-)
+_interruption = Interruption()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
+    """Run the command line and return its exit code.
+
+    Without `arguments` it is that of this process, which the command then has to itself: a signal
+    may end it at once, and its standard streams are made to take everything that is written.
+    """
+    global _interruption
+    _interruption = Interruption()
+    own_process = arguments is None
+    with answered(_interruption, own_process=own_process):
+        if own_process:
+            terminal.prepare()
+        code = _answer(arguments)
+        failure = terminal.finish() if own_process else None
+        if failure is not None and code == 0:
+            code = _complain(f"cannot write to standard output: {reason(failure)}", 1)
+    return code
+
+
+def _answer(arguments: Sequence[str] | None) -> int:
+    """Run a command; every error that has a sentence is answered with it."""
     # Energies and the solver need double precision; the network chooses its own.
     jax.config.update("jax_enable_x64", True)
-    _use_cores(os.cpu_count() or 1)
     try:
-        return app(arguments, prog_name="dyson", standalone_mode=False) or 0
-    except (RunError, SettingsError) as error:
-        return _complain(str(error), 2)
-    except NonFiniteError as error:
-        return _complain(str(error), 1)
+        use_cores()
+        code = app(arguments, prog_name="dyson", standalone_mode=False) or 0
+        # So typer reports a KeyboardInterrupt, which it does not let pass.
+        return _complain(_interruption.sentence, _interruption.code) if code == 130 else code
+    except _Stopped as stopped:
+        return _complain(str(stopped), _interruption.code)
     except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted", 130)
+        return _complain(_interruption.sentence, _interruption.code)
+    except (RunStopped, NonFiniteError) as error:
+        return _complain(str(error), 1)
+    except (RunError, SettingsError, EnvironmentValueError) as error:
+        return _complain(str(error), 2)
+    except MemoryError as error:
+        return _complain(f"there is not enough memory: {error or 'choose smaller numbers'}", 1)
+    except OSError as error:
+        return _complain(
+            f"cannot write to {error.filename or 'standard output'}: {reason(error)}", 1
+        )
     except Exception as error:
-        # Whether typer carries click inside or imports it, its complaints about the command line
-        # are the exceptions that can format themselves.
-        format_message = getattr(error, "format_message", None)
-        if format_message is None:
+        sentence = _sentence(error)
+        if sentence is None:
             raise
-        sentence = format_message()
         # Without a command the help has been shown, and there is nothing to add.
         return _complain(sentence, 2) if sentence else 2
 
 
-def _use_cores(number: int) -> None:
-    """Share the chains among so many devices of the processor, unless the environment says else.
+def _sentence(error: Exception) -> str | None:
+    """What others say about the command line or the environment in the form of an exception."""
+    # Whether typer carries click inside or imports it, its complaints about the command line are
+    # the exceptions that can format themselves.
+    if (format_message := getattr(error, "format_message", None)) is not None:
+        return format_message()
+    text = str(error)
+    if isinstance(error, RuntimeError) and text.startswith("Unable to initialize backend"):
+        return text
+    return None
 
-    Where a computation has already run, as inside a notebook, their number is fixed; it changes
-    results by no more than the order of sums.
-    """
-    if "JAX_NUM_CPU_DEVICES" not in os.environ:
-        with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", number)
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether the host or a device had no memory left."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
-def _settings_options(names: Sequence[str], *, optional: bool = False) -> Callable:
-    """Give a command one option per setting, from the table in `dyson.settings`.
-
-    With `optional`, an option that is not given is None instead of the default of the setting.
-    """
-    kinds = get_type_hints(Settings)
-    options = []
-    for name in names:
-        option = option_of(name)
-        flag = option.flags or "--" + name.replace("_", "-")
-        accepted = option.range()
-        options.append(
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=None if optional else getattr(Settings, name),
-                annotation=Annotated[
-                    kinds[name] | None if optional else kinds[name],
-                    typer.Option(
-                        flag,
-                        help=option.help + (f" ({accepted})" if accepted else ""),
-                        rich_help_panel=option.group,
-                    ),
-                ],
-            )
-        )
-
-    def decorate(function: Callable) -> Callable:
-        signature = inspect.signature(function)
-        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        function.__signature__ = signature.replace(parameters=own + options)  # pyright: ignore
-        function.__annotations__ = {p.name: p.annotation for p in own + options}
-        return function
-
-    return decorate
+class _Stopped(Exception):
+    """The command was interrupted and has ended in good order. The message is one sentence."""
 
 
 @app.command("train")
-@_settings_options([field.name for field in dataclasses.fields(Settings)])
+@settings_options([field.name for field in dataclasses.fields(Settings)])
 def train_command(
     *,
     directory: Annotated[
         Path | None,
-        typer.Option("--directory", "-d", help="New run directory (default: runs/ising-N-k)."),
+        typer.Option(
+            "--directory",
+            "-d",
+            help="New run directory (default: runs/ising-N-k).",
+            parser=named,
+        ),
     ] = None,
     batches: Batches = 16,
     as_json: JsonFlag = False,
@@ -149,13 +150,16 @@ def train_command(
 ) -> int:
     """Train a network and compare its energy with the exact one where that is known."""
     settings = Settings(**values)
+    use_cores(chains=settings.chains)
     problem = build(settings)
-    run = RunDirectory.create(directory or _free_directory(settings), settings)
-    return _carry_on(run, problem, start(run, problem), batches, as_json)
+    check_memory(problem, settings, batches=batches)
+    _warn(overruled())
+    with _new_run(directory, settings) as run:
+        return _carry_on(run, problem, _first_state(run, problem), batches, as_json)
 
 
 @app.command("resume")
-@_settings_options(CHANGEABLE, optional=True)
+@settings_options(CHANGEABLE, optional=True)
 def resume_command(
     directory: ExistingRun,
     *,
@@ -163,95 +167,99 @@ def resume_command(
     as_json: JsonFlag = False,
     **values: Any,
 ) -> int:
-    """Continue a run from its checkpoint, bit for bit as if it had not stopped.
+    """Continue a run from wherever it stopped, bit for bit as if it had not stopped.
 
     The options change settings from here on, for instance to train further (--steps) or to get past
     a step that failed (a smaller --learning-rate, a larger --shift-floor, a larger --chain-length).
     """
-    run = RunDirectory.open(directory)
     changes = {name: value for name, value in values.items() if value is not None}
-    settings = dataclasses.replace(run.settings, **changes)
-    saved, devices = run.saved()
-    _use_cores(devices)  # sums in the same order, for the same bits, on a machine with other cores
-    if settings.steps <= saved:
-        raise RunError(f"{directory} has taken {saved} steps already; give --steps a larger number")
-    problem = build(settings)
-    state = restore(run, problem)
-    return _carry_on(run.change(**changes), problem, state, batches, as_json)
+    run = RunDirectory.open(directory)
+    _interruption.sentence = f"interrupted; {run.resume_command} goes on with the run"
+    with run.claim() as holds:
+        _warn(None if holds else _unlocked(run))
+        run = RunDirectory.open(directory)  # as the last owner has left it
+        settings = dataclasses.replace(run.settings, **changes)
+        saved, devices = run.saved() if run.has_state() else (None, None)
+        # Sums in the same order, for the same bits, on a machine with other cores.
+        use_cores(devices, chains=settings.chains)
+        if saved is not None and (
+            settings.steps < saved or (settings.steps == saved and run.is_evaluated())
+        ):
+            raise RunError(
+                f"{directory} has taken {saved} steps already; give --steps a larger number"
+            )
+        problem = build(settings)
+        check_memory(problem, settings, batches=batches)
+        _warn(overruled())
+        if devices is None:
+            run = run.change(**changes)
+            return _carry_on(run, problem, start(run, problem), batches, as_json)
+        _warn(moved(devices))
+        state = restore(run, problem)
+        return _carry_on(run.change(**changes), problem, state, batches, as_json)
 
 
 @app.command("evaluate")
 def evaluate_command(
     directory: ExistingRun,
     batches: Batches = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the samples.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Estimate the energy of a trained network from fresh samples; the run stays as it is."""
     run = RunDirectory.open(directory)
+    if not run.has_state():
+        raise RunError(f"{run.path} holds no trained network yet: {run.resume_command}")
+    use_cores(chains=run.settings.chains)
     problem = build(run.settings)
-    state = run.load_state(shapes(problem))
+    check_memory(problem, run.settings, batches=batches)
+    state = read_state(run, problem)
     record = {"directory": str(directory), "step": int(state.step)}
-    _report(record | evaluate(problem, state, batches=batches, seed=seed), as_json)
+    record |= evaluate(problem, state, batches=batches, key=evaluation_key(seed))
+    _report(record, as_json)
 
 
 @app.command("plot")
 def plot_command(
     directory: ExistingRun,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="PNG file (default: in the directory).")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="PNG file (default: in the directory).",
+            parser=named,
+        ),
     ] = None,
 ) -> None:
     """Draw the energy and the V-score of a run against the step."""
     run = RunDirectory.open(directory)
-    file = output or run.path / "convergence.png"
-    _draw(run, build(run.settings), file)
+    use_cores()
+    file = run.path / PICTURE if output is None else picture_file(run, output)
+    picture = drawn(run, build(run.settings))
+    try:
+        with atomic_write(file) as stream:
+            stream.write(picture)
+    except OSError as error:
+        raise RunError(f"cannot write {file}: {reason(error)}") from error
     print(file)
 
 
-def _carry_on(run: RunDirectory, problem: Problem, state: Any, batches: int, as_json: bool) -> int:
-    """Train to the end, then evaluate, draw and report."""
-    console = Console(stderr=True)
-    with _stop_on_signal() as stopped:
-        with Display(console, run.settings, int(state.step)) as display:
-            state = train(run, problem, state, on_step=display.update, stop=stopped)
-        if stopped():
-            _draw(run, problem, run.path / "convergence.png")
-            return _complain(
-                f"stopped after step {int(state.step)} of {run.settings.steps}; "
-                f"dyson resume {run.path} goes on from there",
-                130,
-            )
-    result = {"directory": str(run.path), "step": int(state.step)}
-    result |= evaluate(problem, state, batches=batches, seed=run.settings.seed)
-    run.save_result(result)
-    _draw(run, problem, run.path / "convergence.png")
-    _report(result, as_json)
-    return 0
+@contextlib.contextmanager
+def _new_run(directory: Path | None, settings: Settings) -> Iterator[RunDirectory]:
+    """A new run that this process holds."""
+    run = RunDirectory.create(directory, settings) if directory else _next_run(settings)
+    with run.claim() as holds:
+        _warn(None if holds else _unlocked(run))
+        yield run
 
 
-def _report(result: Record, as_json: bool) -> None:
-    print(json.dumps(result, allow_nan=False) if as_json else summary(result))
-
-
-def _draw(run: RunDirectory, problem: Problem, file: Path) -> None:
-    records = run.records()
-    columns = [
-        [float("nan") if record.get(name) is None else record[name] for record in records]
-        for name in ("step", "energy", "error", "v_score")
-    ]
-    figure = Figure(figsize=(7, 6), layout="constrained")
-    plotting.convergence(
-        *columns,
-        n_sites=run.settings.n_sites,
-        exact=problem.exact_energy,
-        figure=figure,
-    )
-    try:
-        with checkpoint.atomic_write(file) as stream:
-            figure.savefig(stream, format="png", dpi=150)
-    except OSError as error:
-        raise RunError(f"cannot write {file}: {error.strerror or error}") from error
+def _next_run(settings: Settings) -> RunDirectory:
+    """A new run in the first directory that nobody has."""
+    while True:
+        # Another process may take the same name a moment earlier.
+        with contextlib.suppress(OccupiedError):
+            return RunDirectory.create(_free_directory(settings), settings)
 
 
 def _free_directory(settings: Settings) -> Path:
@@ -262,26 +270,86 @@ def _free_directory(settings: Settings) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def _stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Let the first interrupt or termination end the current step, and the second act at once."""
-    received = []
-
-    def note(number, frame):
-        received.append(number)
-        for each, handler in previous.items():
-            signal.signal(each, handler)
-
-    previous = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
+def _first_state(run: RunDirectory, problem: Problem) -> Any:
+    """Start a run; one that cannot start leaves nothing behind."""
+    _interruption.sentence = f"interrupted; {run.resume_command} starts the run from step 0"
     try:
-        yield lambda: bool(received)
-    finally:
-        for each, handler in previous.items():
-            signal.signal(each, handler)
+        return start(run, problem)
+    except RunStopped:
+        raise
+    except Exception as error:
+        run.discard()
+        if _is_out_of_memory(error):
+            raise SettingsError(
+                "the run does not fit into memory; choose smaller numbers for --chains, "
+                "--chain-length or the network"
+            ) from error
+        raise
+
+
+def _carry_on(run: RunDirectory, problem: Problem, state: Any, batches: int, as_json: bool) -> int:
+    """Train to the end, then evaluate, draw and report."""
+    _interruption.sentence = f"interrupted; {run.resume_command} goes on with the run"
+    state = _trained(run, problem, state)
+    if _interruption.requested:
+        # Whoever ends a process waits half a minute at most: no picture now, `dyson plot` draws it.
+        raise _Stopped(
+            f"stopped after step {int(state.step)} of {run.settings.steps}; "
+            f"{run.resume_command} goes on from there"
+        )
+    _interruption.sentence = (
+        f"interrupted in the final evaluation; {run.resume_command} completes it"
+    )
+    result = {"directory": str(run.path), "step": int(state.step)}
+    result |= evaluate(problem, state, batches=batches, key=final_key(run, state))
+    run.save_result(result)
+    run.save_picture(drawn(run, problem))
+    _interruption.finish()
+    _report(result, as_json)
+    return 0
+
+
+def _trained(run: RunDirectory, problem: Problem, state: Any) -> Any:
+    """The state after the last step, or after that in which a signal came."""
+    console = Console(file=terminal.progress_stream())
+    with Display(console, run.settings, int(state.step)) as display:
+
+        def on_step(record: Record) -> None:
+            # The first step compiles, which may take a minute; there is nothing to lose before it.
+            _interruption.patient = True
+            display.update(record)
+
+        try:
+            return train(run, problem, state, on_step=on_step, stop=lambda: _interruption.requested)
+        except NonFiniteError as error:
+            smaller = f"{flag_of('learning_rate')} {run.settings.learning_rate / 4:.3g}"
+            raise RunStopped(f"{error}, as {run.resume_command} {smaller}") from error
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise RunStopped(
+                "a step does not fit into memory; the run can be resumed where there is more, "
+                f"or with a smaller --chain-length: {run.resume_command}"
+            ) from error
+        finally:
+            _interruption.patient = False
+
+
+def _report(result: Record, as_json: bool) -> None:
+    print(json.dumps(result, allow_nan=False) if as_json else summary(result))
+
+
+def _unlocked(run: RunDirectory) -> str:
+    return f"the file system of {run.path} keeps no locks: see that no other process trains there"
+
+
+def _warn(sentence: str | None) -> None:
+    if sentence is not None:
+        terminal.complain(f"warning: {sentence}")
 
 
 def _complain(sentence: str, code: int) -> int:
-    print(f"dyson: {sentence}", file=sys.stderr)
+    terminal.complain(sentence)
     return code
 
 

@@ -6,7 +6,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dyson.run import Record
+from dyson.metrics import Record
 from dyson.settings import Settings
 
 _LINES_WITHOUT_TERMINAL = 20

@@ -5,31 +5,63 @@
     checkpoint.npz    the state after some step; the run continues from it bit for bit
     result.json       the final estimate, once the run is complete
     convergence.png   energy and V-score against the step
+    .lock             held by the process that trains (`dyson.claim`)
 
-Nothing here overwrites what another program left: a new run wants a new or empty directory.
+At every moment the files tell how far the run has come, so it can be taken up from wherever it
+stopped: no checkpoint, a checkpoint before the last step, no result, no picture. Nothing here
+overwrites what another program left: a new run wants a new or empty directory. Files are read as
+strictly as they are written, and every error is one sentence.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
+import reprlib
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from dyson import checkpoint
+from dyson import checkpoint, metrics
 from dyson.checkpoint import CheckpointError
-from dyson.settings import Settings, SettingsError
+from dyson.claim import LOCK, InUseError, claimed
+from dyson.files import (
+    atomic_write,
+    is_leftover,
+    parse_json,
+    read_file,
+    reason,
+    remove_leftovers,
+    with_check,
+    without_check,
+)
+from dyson.metrics import Record
+from dyson.settings import CHANGEABLE, Settings, SettingsError, flag_of
+
+CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint.npz"
+RESULT, PICTURE = "result.json", "convergence.png"
+FILES = (CONFIG, METRICS, CHECKPOINT, RESULT, PICTURE)
 
 _FORMAT = "dyson-run"
 _VERSION = 1
-
-Record = dict[str, Any]
-"""One line of metrics: names and plain numbers, with None for values that are not finite."""
+# A config takes a kilobyte, a line of metrics a quarter: nothing that dyson writes comes near.
+_MOST_CONFIG = 2**20
+_MOST_METRICS = 2**32
 
 
 class RunError(Exception):
     """A run directory cannot be made or used as asked. The message is one sentence."""
+
+
+class OccupiedError(RunError):
+    """A new run was to be made where there is something already."""
+
+
+class RunStopped(RunError):
+    """A run had to stop and can be resumed. The message is one sentence and says how."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,137 +75,249 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: str | os.PathLike, settings: Settings) -> "RunDirectory":
-        """A new run in a directory that does not exist yet or is empty."""
-        path = Path(path)
+        """A new run in a directory that does not exist yet or is empty.
+
+        Of several processes that try at once one succeeds.
+        """
+        run = cls(Path(path), settings)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            occupied = any(path.iterdir())
+            run.path.mkdir(parents=True, exist_ok=True)
+            if _is_free(run.path):
+                run._write_config(new=True)
+                return run
+        except FileExistsError as error:
+            if not run.path.is_dir():
+                raise RunError(f"cannot make the run directory {path}: {reason(error)}") from error
         except OSError as error:
-            raise RunError(f"cannot make the run directory {path}: {_reason(error)}") from error
-        if occupied:
-            raise RunError(f"{path} is not empty; name a new directory, or resume the run in it")
-        run = cls(path, settings)
-        run._write_config()
-        return run
+            raise RunError(f"cannot make the run directory {path}: {reason(error)}") from error
+        raise OccupiedError(f"{path} is not empty; name a new directory, or resume the run in it")
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> "RunDirectory":
         """An existing run."""
         path = Path(path)
-        file = path / "config.json"
+        file = path / CONFIG
         try:
-            config = json.loads(file.read_text(encoding="utf-8"))
+            config = parse_json(read_file(file, _MOST_CONFIG))
         except OSError as error:
-            raise RunError(f"{path} is not a run directory: {file}: {_reason(error)}") from error
+            raise RunError(f"{path} is not a run directory: {file}: {reason(error)}") from error
         except ValueError as error:
-            raise RunError(f"{path} is not a run directory: {file} is not JSON") from error
+            raise RunError(
+                f"{path} is not a run directory: {file} is not JSON ({error})"
+            ) from error
         if not isinstance(config, dict) or config.get("format") != _FORMAT:
             raise RunError(f"{path} is not a run directory: {file} was not written by dyson")
-        if config.get("version") != _VERSION:
-            raise RunError(
-                f"{path} has version {config.get('version')}, this dyson reads version {_VERSION}"
-            )
+        version = config.get("version")
+        if type(version) is not int or version != _VERSION:
+            found = reprlib.repr(version)
+            raise RunError(f"{path} has version {found}, this dyson reads version {_VERSION}")
         try:
             settings = Settings.from_json(config.get("settings"))
-        except SettingsError as error:
+            changes = _checked_changes(config.get("changes", []))
+            without_check(config)
+        except ValueError as error:
             raise RunError(f"{file} is not valid: {error}") from error
-        changes = config.get("changes", [])
-        if not isinstance(changes, list):
-            raise RunError(f"{file} is not valid: the changes are not a list")
-        return cls(path, settings, tuple(changes))
+        return cls(path, settings, changes)
+
+    @contextlib.contextmanager
+    def claim(self) -> Iterator[bool]:
+        """Keep all other processes from training here; see `dyson.claim.claimed`."""
+        with contextlib.ExitStack() as stack:
+            try:
+                holds = stack.enter_context(claimed(self.path))
+            except InUseError as error:
+                raise RunError(str(error)) from error
+            except OSError as error:
+                raise self._stopped(error) from error
+            for name in FILES:
+                remove_leftovers(self.path, name)
+            yield holds
+
+    @property
+    def resume_command(self) -> str:
+        """What a person types to go on with this run."""
+        path = os.fspath(self.path)
+        return f"dyson resume {shlex.quote(os.path.join('.', path) if path[:1] == '-' else path)}"
+
+    def discard(self) -> None:
+        """Take back a run that could not start, so that its directory may be used again."""
+        if not (self.path / CHECKPOINT).exists():
+            with contextlib.suppress(OSError):
+                (self.path / CONFIG).unlink()
 
     def change(self, **values: Any) -> "RunDirectory":
         """The same run going on with other settings; the change is noted in config.json."""
         settings = dataclasses.replace(self.settings, **values)
         if settings == self.settings:
             return self
-        note = {"after_step": self.saved()[0]} | values
+        note = {"after_step": self.saved()[0] if self.has_state() else 0} | values
         run = RunDirectory(self.path, settings, (*self.changes, note))
-        run._write_config()
+        with self._writing():
+            run._write_config()
         return run
 
-    def save_state(self, state: Any, step: int) -> None:
-        """Replace the checkpoint."""
-        try:
-            metadata = {"step": step, "devices": jax.device_count()}
-            checkpoint.save(self.path / "checkpoint.npz", state, metadata)
-        except OSError as error:
-            raise RunError(f"cannot write to {self.path}: {_reason(error)}") from error
+    def has_state(self) -> bool:
+        """Whether a checkpoint was written. Metrics without one belong to a run that lost it."""
+        if (self.path / CHECKPOINT).exists():
+            return True
+        if self._lines():
+            raise RunError(
+                f"{self.path / CHECKPOINT} is missing; put it back, or remove "
+                f"{self.path / METRICS} to start from step 0"
+            )
+        return False
 
-    def load_state(self, like: Any) -> Any:
-        """The state in the checkpoint, with the structure of `like`."""
-        try:
-            return checkpoint.load(self.path / "checkpoint.npz", like)
-        except CheckpointError as error:
-            raise RunError(str(error)) from error
+    def save_state(self, state: Any, step: int) -> None:
+        """Replace the checkpoint. The metrics up to it are on disk before it is."""
+        metadata = {"step": step, "devices": jax.device_count(), "settings": self._fixed()}
+        with self._writing():
+            if (self.path / METRICS).exists():
+                with open(self.path / METRICS, "ab") as file:
+                    os.fsync(file.fileno())
+            checkpoint.save(self.path / CHECKPOINT, state, metadata)
+
+    def load_state(self, like: Any, *, within: str = "") -> Any:
+        """The state in the checkpoint, with the structure of `like`; see `checkpoint.load`."""
+        return self._load(like, within)[0]
+
+    def load_state_and_step(self, like: Any) -> tuple[Any, int]:
+        """The state, and the step that the same file says it was saved after."""
+        state, metadata = self._load(like, "")
+        return state, self._step_and_devices(metadata)[0]
 
     def saved(self) -> tuple[int, int]:
         """The step of the checkpoint, and the number of devices that it was computed on."""
-        file = self.path / "checkpoint.npz"
         try:
-            metadata = checkpoint.load_metadata(file)
+            metadata = checkpoint.load_metadata(self.path / CHECKPOINT)
         except CheckpointError as error:
             raise RunError(str(error)) from error
-        metadata = metadata if isinstance(metadata, dict) else {}
-        step, devices = metadata.get("step"), metadata.get("devices")
-        if type(step) is not int or type(devices) is not int:
-            raise RunError(f"{file} does not say which step it was written after")
-        return step, devices
+        return self._step_and_devices(metadata)
 
     def append(self, record: Record) -> None:
         """Add one line to the metrics."""
-        try:
-            with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(record, allow_nan=False) + "\n")
-        except OSError as error:
-            raise RunError(f"cannot write to {self.path}: {_reason(error)}") from error
+        with self._writing(), open(self.path / METRICS, "ab") as file:
+            file.write(metrics.line(record))
 
     def records(self) -> list[Record]:
         """The metrics so far. A last line cut short by a crash is left out."""
-        file = self.path / "metrics.jsonl"
+        file = self.path / METRICS
         try:
-            lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-        except FileNotFoundError:
-            return []
-        except (OSError, UnicodeDecodeError) as error:
-            raise RunError(f"cannot read {file}: {_reason(error)}") from error
-        if lines and not lines[-1].endswith("\n"):
-            lines.pop()
+            step, _ = self.saved()  # looked at first: a run under way writes it last
+        except RunError:
+            step = 0  # the lines can be looked at all the same
         try:
-            records = [json.loads(line) for line in lines]
+            records = metrics.parse(self._lines())
         except ValueError as error:
-            raise RunError(f"{file} is damaged: a line is not JSON") from error
-        if not all(isinstance(record, dict) and "step" in record for record in records):
-            raise RunError(f"{file} is damaged: a line does not name its step")
+            raise RunError(f"{file} is damaged: {error}") from error
+        if len(records) < step:
+            raise RunError(
+                f"{file} ends with step {len(records)} and the checkpoint is that of step {step}; "
+                "put the missing lines back"
+            )
         return records
 
     def forget_after(self, step: int) -> None:
         """Drop the metrics of steps that the checkpoint does not contain: they will come again."""
-        kept = [record for record in self.records() if record["step"] <= step]
-        text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in kept)
-        self._replace("metrics.jsonl", text)
+        lines = self._lines()
+        if len(self.records()) < step:
+            raise RunError(f"{self.path / METRICS} ends before step {step}")
+        self._replace(METRICS, b"".join(lines[:step]))
 
     def save_result(self, result: Record) -> None:
         """Write the final estimate."""
-        self._write_json("result.json", result)
+        text = json.dumps(result, indent=2, allow_nan=False) + "\n"
+        self._replace(RESULT, text.encode())
 
-    def _write_config(self) -> None:
+    def is_evaluated(self) -> bool:
+        """Whether the state in the checkpoint was evaluated and its metrics drawn.
+
+        A result that cannot be read is as good as none: the estimate can be repeated.
+        """
+        try:
+            result = _table(parse_json(read_file(self.path / RESULT, _MOST_CONFIG)))
+        except (OSError, ValueError):
+            return False
+        return result.get("step") == self.saved()[0] and (self.path / PICTURE).exists()
+
+    def save_picture(self, picture: bytes) -> None:
+        """Write the drawing of the metrics."""
+        self._replace(PICTURE, picture)
+
+    def _fixed(self) -> dict[str, Any]:
+        """The settings that no resumed run may change: those of every state of this run."""
+        return {k: v for k, v in self.settings.to_json().items() if k not in CHANGEABLE}
+
+    def _load(self, like: Any, within: str) -> tuple[Any, Any]:
+        file = self.path / CHECKPOINT
+        try:
+            state, metadata = checkpoint.load_with_metadata(file, like, within=within)
+        except CheckpointError as error:
+            raise RunError(str(error)) from error
+        stored = _table(metadata).get("settings", self._fixed())
+        for name, value in self._fixed().items():
+            if (found := _table(stored).get(name)) != value:
+                raise RunError(
+                    f"{file} was computed with {flag_of(name)} {reprlib.repr(found)}, "
+                    f"where {self.path / CONFIG} says {value}"
+                )
+        return state, metadata
+
+    def _step_and_devices(self, metadata: Any) -> tuple[int, int]:
+        step, devices = (_table(metadata).get(name) for name in ("step", "devices"))
+        if type(step) is not int or type(devices) is not int or step < 0 or devices < 1:
+            raise RunError(f"{self.path / CHECKPOINT} does not say which step it was written after")
+        return step, devices
+
+    def _lines(self) -> list[bytes]:
+        file = self.path / METRICS
+        try:
+            return metrics.complete_lines(read_file(file, _MOST_METRICS))
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, MemoryError) as error:
+            raise RunError(f"cannot read {file}: {reason(error)}") from error
+
+    def _write_config(self, *, new: bool = False) -> None:
         config: dict[str, Any] = {"format": _FORMAT, "version": _VERSION}
         config["settings"] = self.settings.to_json()
         if self.changes:
             config["changes"] = self.changes
-        self._write_json("config.json", config)
+        text = json.dumps(with_check(config), indent=2, allow_nan=False) + "\n"
+        with atomic_write(self.path / CONFIG, new=new) as file:
+            file.write(text.encode())
 
-    def _write_json(self, name: str, value: Any) -> None:
-        self._replace(name, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    def _replace(self, name: str, data: bytes) -> None:
+        with self._writing(), atomic_write(self.path / name) as file:
+            file.write(data)
 
-    def _replace(self, name: str, text: str) -> None:
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
-            with checkpoint.atomic_write(self.path / name) as file:
-                file.write(text.encode())
+            yield
         except OSError as error:
-            raise RunError(f"cannot write to {self.path}: {_reason(error)}") from error
+            raise self._stopped(error) from error
+
+    def _stopped(self, error: OSError) -> RunStopped:
+        return RunStopped(
+            f"cannot write to {self.path}: {reason(error)}; the run can be resumed once that is "
+            f"mended: {self.resume_command}"
+        )
 
 
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+def _is_free(directory: Path) -> bool:
+    """Whether a directory holds nothing, but for what a start that was killed has left."""
+    entries = [entry.name for entry in directory.iterdir()]
+    return all(entry == LOCK or is_leftover(entry, CONFIG) for entry in entries)
+
+
+def _checked_changes(changes: Any) -> tuple[dict[str, Any], ...]:
+    if not isinstance(changes, list):
+        raise SettingsError("the changes are not a list")
+    for change in changes:
+        if not isinstance(change, dict) or change.keys() - {"after_step", *CHANGEABLE}:
+            raise SettingsError("a change is not a table of settings that a run may change")
+    return tuple(changes)
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -6,7 +6,22 @@ checked in one place wherever it comes from.
 
 import dataclasses
 import math
+import reprlib
 from typing import Any, get_type_hints
+
+MOST_SITES = 1_000_000
+
+# Settings that do not shape the state, so that a resumed run may change them.
+CHANGEABLE = (
+    "steps",
+    "chain_length",
+    "sweeps",
+    "learning_rate",
+    "trust_region",
+    "shift",
+    "shift_floor",
+    "checkpoint_every",
+)
 
 
 class SettingsError(ValueError):
@@ -22,6 +37,8 @@ class Option:
     minimum: float | None = None
     above: float | None = None
     maximum: float | None = None
+    limit: int | None = None
+    """More than any run needs, and as much as can still be refused for what it would cost."""
     choices: tuple[Any, ...] | None = None
     flags: str | None = None
     may_be_infinite: bool = False
@@ -49,7 +66,7 @@ def _setting(default: Any, help: str, group: str, **limits: Any) -> Any:
 class Settings:
     """Everything that determines a training run, bit for bit. Raises `SettingsError`."""
 
-    n_sites: int = _setting(64, "Sites of the chain.", "Chain", minimum=1)
+    n_sites: int = _setting(64, "Sites of the chain.", "Chain", minimum=1, limit=MOST_SITES)
     coupling: float = _setting(
         -1.0, "Ising coupling J of H = -h Σ X + J Σ Z Z / r^α; negative is ferromagnetic.", "Chain"
     )
@@ -67,13 +84,17 @@ class Settings:
         False, "Divide the coupling by the Kac factor, 1 plus the sum of all r^-α.", "Chain"
     )
 
-    features: int = _setting(16, "Channels per token.", "Network", minimum=1)
-    depth: int = _setting(2, "Number of blocks.", "Network", minimum=1)
-    modes: int = _setting(1, "Exponentials per channel of a mixer.", "Network", minimum=1)
-    kernel_size: int = _setting(
-        3, "Width of the local convolution in tokens, odd.", "Network", minimum=1
+    features: int = _setting(16, "Channels per token.", "Network", minimum=1, limit=100_000)
+    depth: int = _setting(2, "Number of blocks.", "Network", minimum=1, limit=1_000)
+    modes: int = _setting(
+        1, "Exponentials per channel of a mixer.", "Network", minimum=1, limit=10_000
     )
-    hidden: int = _setting(8, "Outputs of the head before log-cosh.", "Network", minimum=1)
+    kernel_size: int = _setting(
+        3, "Width of the local convolution in tokens, odd.", "Network", minimum=1, limit=100_001
+    )
+    hidden: int = _setting(
+        8, "Outputs of the head before log-cosh.", "Network", minimum=1, limit=1_000_000
+    )
     token_size: int = _setting(
         1, "Spins per token; divides the number of sites.", "Network", choices=(1, 2, 4)
     )
@@ -94,11 +115,15 @@ class Settings:
         32, "Bits of the network's floating-point numbers.", "Network", choices=(32, 64)
     )
 
-    steps: int = _setting(150, "Optimisation steps.", "Training", minimum=1)
+    steps: int = _setting(150, "Optimisation steps.", "Training", minimum=1, limit=1_000_000_000)
     seed: int = _setting(0, "Seed of all random numbers.", "Training", minimum=0, maximum=2**32 - 1)
-    chains: int = _setting(128, "Markov chains.", "Training", minimum=2)
-    chain_length: int = _setting(4, "Samples of each chain per step.", "Training", minimum=1)
-    sweeps: int = _setting(1, "Sweeps between two samples of a chain.", "Training", minimum=1)
+    chains: int = _setting(128, "Markov chains.", "Training", minimum=2, limit=100_000_000)
+    chain_length: int = _setting(
+        4, "Samples of each chain per step.", "Training", minimum=1, limit=100_000_000
+    )
+    sweeps: int = _setting(
+        1, "Sweeps between two samples of a chain.", "Training", minimum=1, limit=1_000_000
+    )
     learning_rate: float = _setting(
         0.2,
         "Factor on the natural-gradient step for 80 steps; then it falls like 1/t.",
@@ -119,7 +144,11 @@ class Settings:
     )
     shift_floor: float = _setting(1e-4, "Smallest diagonal shift.", "Training", above=0)
     checkpoint_every: int = _setting(
-        10, "Steps between checkpoints, which a killed run repeats at most.", "Training", minimum=1
+        10,
+        "Steps between checkpoints, which a killed run repeats at most.",
+        "Training",
+        minimum=1,
+        limit=1_000_000_000,
     )
 
     def __post_init__(self) -> None:
@@ -127,10 +156,10 @@ class Settings:
             value = _checked(name, getattr(self, name), kind, option_of(name))
             object.__setattr__(self, name, value)
         if self.kernel_size % 2 == 0:
-            raise SettingsError(f"{_flag('kernel_size')} must be odd, got {self.kernel_size}")
+            raise SettingsError(f"{flag_of('kernel_size')} must be odd, got {self.kernel_size}")
         if self.n_sites % self.token_size:
             raise SettingsError(
-                f"{_flag('n_sites')} must be a multiple of {_flag('token_size')}, "
+                f"{flag_of('n_sites')} must be a multiple of {flag_of('token_size')}, "
                 f"got {self.n_sites} sites in tokens of {self.token_size}"
             )
 
@@ -152,7 +181,7 @@ class Settings:
             ("missing", names - values.keys()),
         ]:
             if odd:
-                raise SettingsError(f"{problem} setting {', '.join(sorted(odd))}")
+                raise SettingsError(f"{problem} setting {', '.join(sorted(odd))[:300]}")
         decoded: dict[str, Any] = {k: math.inf if v == "inf" else v for k, v in values.items()}
         return cls(**decoded)
 
@@ -162,15 +191,20 @@ def option_of(name: str) -> Option:
     return Settings.__dataclass_fields__[name].metadata["option"]
 
 
-def _flag(name: str) -> str:
+def flag_of(name: str) -> str:
+    """The option of the command line for a setting."""
     return "--" + name.replace("_", "-")
 
 
 def _checked(name: str, value: Any, kind: type, option: Option) -> Any:
+    shown = reprlib.repr(value)
     if kind is float and type(value) is int:
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            value = math.inf if value > 0 else -math.inf
     if type(value) is not kind:
-        raise SettingsError(f"{_flag(name)} must be of type {kind.__name__}, got {value!r}")
+        raise SettingsError(f"{flag_of(name)} must be of type {kind.__name__}, got {shown}")
     if option.choices is not None:
         inside = value in option.choices
     else:
@@ -179,10 +213,13 @@ def _checked(name: str, value: Any, kind: type, option: Option) -> Any:
             and (option.above is None or value > option.above)
             and (option.maximum is None or value <= option.maximum)
         )
+    shown = shown.strip("'") if kind is str else shown
     if not inside:
-        raise SettingsError(f"{_flag(name)} must be {option.range()}, got {value}")
+        raise SettingsError(f"{flag_of(name)} must be {option.range()}, got {shown}")
+    if option.limit is not None and value > option.limit:
+        raise SettingsError(f"{flag_of(name)} must be at most {option.limit}, got {shown}")
     if kind is float and not math.isfinite(value) and not option.may_be_infinite:
-        raise SettingsError(f"{_flag(name)} must be a finite number, got {value}")
+        raise SettingsError(f"{flag_of(name)} must be a finite number, got {shown}")
     return value
 
 

@@ -6,6 +6,7 @@ Nothing here prints; the caller watches through callbacks.
 import dataclasses
 import functools
 import math
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,13 +18,14 @@ import optax
 
 from dyson import exact
 from dyson.hamiltonians import Hamiltonian, Ising
+from dyson.metrics import Record
 from dyson.networks import DysonNet, Network, SpinFlip
 from dyson.optimisers import annealed_rate, decaying_shift, spring
-from dyson.run import Record, RunDirectory
+from dyson.run import CHECKPOINT, RunDirectory, RunError
 from dyson.samplers import Metropolis
 from dyson.settings import Settings, SettingsError
 from dyson.statistics import estimate_mean, v_score
-from dyson.vmc import VMC, NonFiniteError
+from dyson.vmc import VMC, NonFiniteError, VMCState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,13 +34,28 @@ class Problem:
 
     hamiltonian: Hamiltonian
     vmc: VMC
-    initial_state: Callable[[], Any]
-    """The state before the first step; may be traced, to know the shapes alone."""
+    network: Callable[[], Network]
+    """The network before the first step; may be traced, to know the shapes alone."""
+    initial_state: Callable[[], VMCState]
+    """The state before the first step; may be traced as well."""
+
+    @functools.cached_property
+    def network_shapes(self) -> Network:
+        """The network without its values."""
+        return eqx.filter_eval_shape(self.network)
+
+    @functools.cached_property
+    def state_shapes(self) -> VMCState:
+        """The state without its values."""
+        return eqx.filter_eval_shape(self.initial_state)
 
     @functools.cached_property
     def exact_energy(self) -> float | None:
         """The exact total energy if it is known; may take seconds, once."""
-        return exact.ground_energy(self.hamiltonian)
+        try:
+            return exact.ground_energy(self.hamiltonian)
+        except MemoryError:  # a reference is not worth losing a result for
+            return None
 
 
 def build(settings: Settings) -> Problem:
@@ -54,7 +71,7 @@ def build(settings: Settings) -> Problem:
             kac=settings.kac,
         )
 
-        def network(key: jax.Array) -> Network:
+        def network() -> Network:
             model = DysonNet(
                 settings.n_sites,
                 features=settings.features,
@@ -67,7 +84,7 @@ def build(settings: Settings) -> Problem:
                 periodic=settings.periodic,
                 complex_head=settings.complex_head,
                 dtype=jnp.float32 if settings.precision == 32 else jnp.float64,
-                key=key,
+                key=_initial_keys(settings)[0],
             )
             projected = settings.project and hamiltonian.spin_flip_symmetric
             return SpinFlip(model) if projected else model
@@ -78,11 +95,16 @@ def build(settings: Settings) -> Problem:
     except (ValueError, TypeError) as error:
         raise SettingsError(str(error)) from error
 
-    def initial_state():
-        model_key, state_key = jax.random.split(jax.random.key(settings.seed))
-        return vmc.init(state_key, network(model_key))
+    def initial_state() -> VMCState:
+        _, state_key = _initial_keys(settings)
+        return vmc.init(state_key, network())
 
-    return Problem(hamiltonian, vmc, initial_state)
+    return Problem(hamiltonian, vmc, network, initial_state)
+
+
+def _initial_keys(settings: Settings) -> tuple[jax.Array, jax.Array]:
+    model_key, state_key = jax.random.split(jax.random.key(settings.seed))
+    return model_key, state_key
 
 
 def _optimiser(settings: Settings) -> optax.GradientTransformationExtraArgs:
@@ -102,14 +124,39 @@ def start(run: RunDirectory, problem: Problem) -> Any:
 
 def shapes(problem: Problem) -> Any:
     """The state without its values, as a template for loading."""
-    return eqx.filter_eval_shape(problem.initial_state)
+    return problem.state_shapes
 
 
-def restore(run: RunDirectory, problem: Problem) -> Any:
-    """The state in the run's checkpoint; metrics of later steps are dropped, they come again."""
-    state = run.load_state(shapes(problem))
+def read_state(run: RunDirectory, problem: Problem) -> VMCState:
+    """The state in the run's checkpoint."""
+    state, step = run.load_state_and_step(shapes(problem))
+    if int(state.step) != step:
+        raise RunError(f"{run.path / CHECKPOINT} holds step {int(state.step)} and says {step}")
+    return state
+
+
+def restore(run: RunDirectory, problem: Problem) -> VMCState:
+    """The state to go on from; metrics of later steps are dropped, they come again."""
+    state = read_state(run, problem)
     run.forget_after(int(state.step))
     return state
+
+
+def load(directory: str | os.PathLike) -> Network:
+    """The trained network of a run: `model(spins)` is log ψ, for `local_energies` and all others.
+
+    The run may be finished, stopped or under way; what is read is its last checkpoint. Raises
+    `RunError` with one sentence. A run with ``--precision 64`` needs jax's double precision.
+    """
+    run = RunDirectory.open(directory)
+    if run.settings.precision == 64 and not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+        raise RunError(
+            f"{run.path} holds a network in double precision; "
+            'write jax.config.update("jax_enable_x64", True) before anything else'
+        )
+    if not run.has_state():
+        raise RunError(f"{run.path} holds no trained network yet: {run.resume_command}")
+    return run.load_state(build(run.settings).network_shapes, within=".model")
 
 
 def train(
@@ -148,7 +195,23 @@ def train(
     return state
 
 
-def evaluate(problem: Problem, state: Any, *, batches: int, seed: int) -> Record:
+def final_key(run: RunDirectory, state: VMCState) -> jax.Array:
+    """The random numbers of the estimate that completes a run: always the same for a state, and
+    others than those of training or of any seed given to `dyson evaluate`."""
+    return jax.random.fold_in(_stream(run.settings.seed, 1), state.step)
+
+
+def evaluation_key(seed: int) -> jax.Array:
+    """The random numbers of one more estimate, by its own seed."""
+    return _stream(seed, 2)
+
+
+def _stream(seed: int, number: int) -> jax.Array:
+    # Training splits the seed's own key in two, so those halves are left to it.
+    return jax.random.fold_in(jax.random.key(seed), 2**31 + number)
+
+
+def evaluate(problem: Problem, state: Any, *, batches: int, key: jax.Array) -> Record:
     """Energy of the trained network from fresh samples, compared with the exact value if known.
 
     The chains start where training left them; each of the `batches` draws as many samples as one
@@ -156,8 +219,9 @@ def evaluate(problem: Problem, state: Any, *, batches: int, seed: int) -> Record
     """
     samples = state.sampler
     series, acceptance = [], []
-    for key in jax.random.split(jax.random.key(seed), batches):
-        samples, energies, accepted = problem.vmc.measure(key, state.model, samples)
+    for batch in range(batches):
+        batch_key = jax.random.fold_in(key, batch)
+        samples, energies, accepted = problem.vmc.measure(batch_key, state.model, samples)
         series.append(energies)
         acceptance.append(accepted)
     local = jnp.concatenate(series, axis=1)

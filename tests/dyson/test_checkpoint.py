@@ -140,6 +140,44 @@ def test_unreadable_files_give_one_sentence(tmp_path):
             checkpoint.load_metadata(future)
 
 
+def test_no_flipped_bit_changes_what_is_loaded(tmp_path):
+    """Refused, or of no consequence (a date in the archive): 300 bits spread over the file."""
+    path = tmp_path / "state.npz"
+    tree = {"a": jnp.arange(5.0), "key": jax.random.key(3), "n": 3}
+    checkpoint.save(path, tree, {"step": 12})
+    data = path.read_bytes()
+    refused = 0
+    for place in range(0, 8 * len(data), 8 * len(data) // 300):
+        flipped = bytearray(data)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            loaded, metadata = checkpoint.load(path, tree), checkpoint.load_metadata(path)
+        except CheckpointError:
+            refused += 1
+        else:
+            assert bits(loaded) == bits(tree) and metadata == {"step": 12}
+    assert refused > 150
+
+
+def test_a_part_of_what_was_saved_can_be_loaded(tmp_path):
+    path = tmp_path / "state.npz"
+    tree = {"a": {"b": [jnp.arange(3), 4]}, "ab": jnp.ones(2)}
+    checkpoint.save(path, tree)
+    assert bits(checkpoint.load(path, tree["a"], within="['a']")) == bits(tree["a"])
+    assert bits(checkpoint.load(path, tree["a"]["b"], within="['a']['b']")) == bits(tree["a"]["b"])
+    with pytest.raises(CheckpointError, match=r"\['a'\]\['c'\] is missing from the file"):
+        checkpoint.load(path, {"b": tree["a"]["b"], "c": 1}, within="['a']")
+    with pytest.raises(CheckpointError, match=r"\['a'\]\['b'\]\[1\] in the file is not expected"):
+        checkpoint.load(path, {"b": [jnp.arange(3)]}, within="['a']")
+
+
+def test_metadata_that_could_not_be_read_again_is_not_written(tmp_path):
+    with pytest.raises(ValueError):
+        checkpoint.save(tmp_path / "state.npz", {}, {"energy": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "state.npz"
     checkpoint.save(path, {"a": jnp.ones(3)})

@@ -1,75 +1,30 @@
 import contextlib
+import dataclasses
+import errno
 import io
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 
-from dyson import cli, exact
+from commands import SIZE, TINY, contents, dyson, metrics
+from dyson import cli, cores, exact, load
 from dyson.display import Display, summary, uncertain
 from dyson.hamiltonians import Ising
+from dyson.run import RunDirectory, RunError
 from dyson.settings import Settings
+from dyson.spins import random_spins
+from dyson.train import build, read_state
 
 # other processes compile with all optimisations, and runs are compared bit for bit
-pytestmark = pytest.mark.optimised
-
-SIZE = ["--n-sites", "6", "--features", "4", "--hidden", "2", "--depth", "1", "--chains", "8"]
-TINY = [*SIZE, "--chain-length", "4", "--checkpoint-every", "2", "--batches", "2"]
-
-
-def dyson(*arguments):
-    """Exit code, standard output and standard error of a command, run in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.main([str(argument) for argument in arguments])
-    return code, out.getvalue(), err.getvalue()
-
-
-def contents(directory):
-    return {file.name: file.read_bytes() for file in directory.iterdir()}
-
-
-def metrics(directory):
-    """The metrics of a run without the times, which differ from run to run."""
-    lines = (directory / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory):
-    """Most of the time goes into compiling the same programs: share them, subprocesses included."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.1,
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        # What is compared bit for bit has to add in the same order: one device everywhere, whatever
-        # the machine and whichever test comes first.
-        patch.setenv("JAX_NUM_CPU_DEVICES", "1")
-        before = {name: getattr(jax.config, name) for name in options}
-        for name, value in options.items():
-            patch.setenv(name.upper(), str(value))
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        yield
-        for name, value in before.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run of six steps that nothing disturbed, and what it printed."""
-    directory = tmp_path_factory.mktemp("runs") / "finished"
-    return directory, dyson("train", "-d", directory, *TINY, "--steps", 6, "--json")
+pytestmark = [pytest.mark.optimised, pytest.mark.usefixtures("compile_once")]
 
 
 def test_train_reports_its_energy_and_keeps_everything(finished):
@@ -125,6 +80,71 @@ def test_evaluate_leaves_the_run_alone(finished):
     assert contents(directory) == before
 
 
+def test_an_estimate_does_not_repeat_the_samples_of_the_run(finished):
+    """Not those of the final estimate, not those of another seed, and of the same seed the same."""
+    directory, (_, out, _) = finished
+    first, again, other = (
+        json.loads(dyson("evaluate", directory, "--batches", 2, "--seed", seed, "--json")[1])
+        for seed in (0, 0, 1)
+    )
+    assert first == again
+    energies = {json.loads(out)["energy"], first["energy"], other["energy"]}
+    assert len(energies) == 3
+    assert max(energies) - min(energies) < 1
+
+
+def test_a_trained_network_is_loaded_in_one_call(finished, tmp_path, monkeypatch):
+    model = load(finished[0])
+    run = RunDirectory.open(finished[0])
+    state = read_state(run, build(run.settings))
+    assert bool(eqx.tree_equal(model, state.model))
+    spins = random_spins(jax.random.key(3), (6,))
+    assert np.isfinite(model(spins)) and model(spins) == model(-spins)
+    for name, message in [
+        ("nowhere", "nowhere is not a run directory"),
+        ("new", "new holds no trained network yet: dyson resume "),
+    ]:
+        if name == "new":
+            RunDirectory.create(tmp_path / name, run.settings)
+        with pytest.raises(RunError, match=message):
+            load(tmp_path / name)
+    wide = RunDirectory.create(tmp_path / "wide", Settings(precision=64))
+    jax.config.update("jax_enable_x64", False)
+    try:
+        # single precision needs nothing, and the bits do not depend on it
+        assert bool(eqx.tree_equal(load(finished[0]), model))
+        with pytest.raises(RunError, match="holds a network in double precision; write jax.config"):
+            load(wide.path)
+    finally:
+        jax.config.update("jax_enable_x64", True)
+
+
+def test_a_picture_replaces_nothing_but_a_picture(finished, tmp_path):
+    directory = shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "thesis.txt").write_text("the only copy")
+    (tmp_path / "link").symlink_to(directory / "metrics.jsonl")
+    (tmp_path / "folder").mkdir()
+    (directory / "result.json").unlink()
+    before = contents(directory)
+    for output, message in [
+        (directory / "metrics.jsonl", "is another file of the run"),
+        (directory / "config.json", "is another file of the run"),
+        (directory / "result.json", "is another file of the run"),
+        (directory / ".." / "run" / "checkpoint.npz", "is another file of the run"),
+        (tmp_path / "link", "exists and is not a PNG picture"),
+        (tmp_path / "thesis.txt", "exists and is not a PNG picture"),
+        (tmp_path / "folder", "is not a file that a picture could replace"),
+        ("/dev/null", "is not a file that a picture could replace"),
+    ]:
+        code, out, err = dyson("plot", directory, "-o", output)
+        assert (code, out) == (2, "")
+        assert err.startswith("dyson: ") and message in err and err.count("\n") == 1
+    assert contents(directory) == before
+    assert (tmp_path / "thesis.txt").read_text() == "the only copy"
+    for output in ("convergence.png", "new.png"):
+        assert dyson("plot", directory, "-o", directory / output)[0] == 0
+
+
 def test_plot_draws_into_the_directory_or_elsewhere(finished, tmp_path):
     directory = shutil.copytree(finished[0], tmp_path / "copy")
     (directory / "convergence.png").unlink()
@@ -135,85 +155,6 @@ def test_plot_draws_into_the_directory_or_elsewhere(finished, tmp_path):
     code, _, err = dyson("plot", directory, "-o", tmp_path / "none" / "figure.png")
     assert code == 2
     assert err.startswith("dyson: cannot write") and err.count("\n") == 1
-
-
-def test_an_interrupted_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch):
-    directory = tmp_path / "run"
-    update = Display.update
-
-    def interrupt(display, record):
-        update(display, record)
-        if record["step"] == 3:
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Display, "update", interrupt)
-        code, out, err = dyson("train", "-d", directory, *TINY, "--steps", 6)
-    assert (code, out) == (130, "")
-    sentence = f"dyson: stopped after step 3 of 6; dyson resume {directory} goes on from there"
-    assert err.splitlines()[-1] == sentence
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert "result.json" not in contents(directory)
-
-    code, out, _ = dyson("resume", directory, "--batches", 2)
-    assert code == 0
-    assert out.startswith(f"{directory}: E/N = ")
-    undisturbed = finished[0]
-    for name in ("checkpoint.npz", "config.json"):
-        assert (directory / name).read_bytes() == (undisturbed / name).read_bytes()
-    assert metrics(directory) == metrics(undisturbed)
-
-    # Once complete, it goes on only when asked for more steps.
-    before = contents(directory)
-    code, _, err = dyson("resume", directory)
-    assert code == 2
-    assert err == f"dyson: {directory} has taken 6 steps already; give --steps a larger number\n"
-    assert contents(directory) == before
-
-
-KILLED = """
-import os, signal, sys
-from dyson import cli
-from dyson.display import Display
-
-def die(display, record):
-    if record["step"] == 5:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-Display.update = die
-cli.main(sys.argv[1:])
-"""
-
-
-def test_a_killed_run_resumes_bit_for_bit(finished, tmp_path):
-    directory = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-c",
-        KILLED,
-        "train",
-        "-d",
-        str(directory),
-        *TINY,
-        "--steps",
-        "5000",
-    ]
-    assert subprocess.run(command, check=False, timeout=300).returncode == -signal.SIGKILL
-    assert [record["step"] for record in metrics(directory)] == [1, 2, 3, 4, 5]
-    # The last line may be half written, and so may the next checkpoint.
-    with (directory / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 6, "en')
-    (directory / ".checkpoint.npz.tmp").write_bytes(b"half")
-
-    code, out, _ = dyson("resume", directory, "--steps", 6, "--batches", 2, "--json")
-    assert code == 0
-    undisturbed = finished[0]
-    assert (directory / "checkpoint.npz").read_bytes() == (
-        undisturbed / "checkpoint.npz"
-    ).read_bytes()
-    assert metrics(directory) == metrics(undisturbed)
-    assert json.loads(out)["energy"] == json.loads(finished[1][1])["energy"]
-    assert sorted(contents(directory)) == sorted(contents(undisturbed))
 
 
 def test_a_non_finite_value_stops_the_run_with_its_state_saved(tmp_path):
@@ -238,6 +179,29 @@ WRONG = [
     (["train", "--exponent", "0"], "--exponent must be greater than 0, got 0"),
     (["train", "--kernel-size", "4"], "--kernel-size must be odd, got 4"),
     (["train", "--batches", "0"], "'--batches'"),
+    (["train", "--batches", 10**30], "'--batches'"),
+    (["train", "--seed", 2**63], "--seed must be from 0 to 4294967295"),
+    (["train", "--n-sites", 10**9], "--n-sites must be at most 1000000, got 1000000000"),
+    (["train", "--n-sites", 10**30], "--n-sites must be at most 1000000, got 1000"),
+    (["train", "--n-sites", "1" + 5000 * "0"], "'--n-sites'"),
+    (["train", "--n-sites", 8, "--chains", 10**12], "--chains must be at most 100000000"),
+    (["train", "--n-sites", 8, "--features", 10**10], "--features must be at most 100000"),
+    (["train", "--kernel-size", 10**11 + 1], "--kernel-size must be at most 100001"),
+    (["train", "--steps", 10**18], "--steps must be at most 1000000000"),
+    (["train", "--coupling", "1e400"], "--coupling must be a finite number, got inf"),
+    (["train", "--n-sites", 8, "--chains", 10**8], "--chains 100000000 with --chain-length 4"),
+    (["train", "--n-sites", 8, "--chain-length", 10**8], "--chains 128 with --chain-length 1000"),
+    (["train", *SIZE[:-1], 20_000, "--batches", 10**7], "--batches 10000000 with --chains 20000"),
+    (
+        ["train", "--features", 10**5, "--kernel-size", 101],
+        "parameters of the network need at least",
+    ),
+    (["bench", "local-energy", "--sizes", 10**30], "--sizes"),
+    (["bench", "sampler", "--sizes", "8,1000000000"], "--sizes"),
+    (["train", "-d", ""], "'--directory' / '-d': the name is empty"),
+    (["resume", ""], "the name is empty"),
+    (["evaluate", ""], "the name is empty"),
+    (["plot", "run", "-o", ""], "'--output' / '-o': the name is empty"),
     (["train", "--colour", "red"], "--colour"),
     (["train", "surplus"], "surplus"),
     (["resume"], "directory"),
@@ -250,14 +214,14 @@ WRONG = [
 
 
 @pytest.mark.parametrize(
-    "arguments, message", WRONG, ids=[" ".join(arguments) for arguments, _ in WRONG]
+    "arguments, message", WRONG, ids=[" ".join(map(str, arguments))[:60] for arguments, _ in WRONG]
 )
 def test_a_wrong_value_gives_one_sentence(tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     code, out, err = dyson(*arguments)
     assert (code, out) == (2, "")
     assert err.startswith("dyson: ") and message in err
-    assert err.count("\n") == 1
+    assert err.count("\n") == 1 and len(err) < 6000
     assert list(tmp_path.iterdir()) == []
 
 
@@ -289,10 +253,10 @@ def test_damaged_runs_give_one_sentence(finished, tmp_path):
         code, _, err = dyson(command, directory)
         assert code == 2
         assert "damaged or not a checkpoint" in err and err.count("\n") == 1
-    # A checkpoint of another network: the settings were edited by hand.
+    # A checkpoint of another network: the settings are those of another run.
     (directory / "checkpoint.npz").write_bytes(data)
-    config = directory / "config.json"
-    config.write_text(config.read_text().replace('"features": 4', '"features": 5'))
+    settings = RunDirectory.open(directory).settings
+    RunDirectory(directory, dataclasses.replace(settings, features=5))._write_config()
     code, _, err = dyson("evaluate", directory)
     assert code == 2
     assert "does not fit what it is loaded into" in err and err.count("\n") == 1
@@ -320,11 +284,109 @@ def test_without_a_command_the_help_is_shown():
     assert "Usage: dyson" in out + err
 
 
-def test_the_installed_command_answers_without_a_traceback():
-    command = [sys.executable, "-m", "dyson.cli", "resume", "nowhere"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+def installed(*arguments, **environment):
+    """The command as a person starts it, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "dyson_command", *arguments],
+        check=False,
+        capture_output=True,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
+
+
+def test_the_installed_command_answers_without_a_traceback(tmp_path):
+    # a terminal that knows no letters but English ones, and a name that is no text
+    name = os.fsencode(tmp_path) + b"/caf\xe9"
+    done = installed(b"resume", name, PYTHONIOENCODING="ascii", MPLBACKEND="module://nowhere")
     assert done.returncode == 2
-    assert done.stderr.startswith("dyson: nowhere is not a run directory")
+    assert done.stderr.startswith(b"dyson: " + name + b" is not a run directory")
+    done = installed("train", "--help", PYTHONIOENCODING="ascii", MPLBACKEND="nonsense")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"--coupling" in done.stdout and b"alpha" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "variable, value, message",
+    [
+        ("JAX_NUM_CPU_DEVICES", "0", b"JAX_NUM_CPU_DEVICES must be a number from 1 to 4096"),
+        ("JAX_NUM_CPU_DEVICES", "abc", b"the environment is not valid: "),
+        ("JAX_ENABLE_X64", "perhaps", b"the environment is not valid: "),
+        (
+            "XLA_FLAGS",
+            "--xla_force_host_platform_device_count=many",
+            b"XLA_FLAGS --xla_force_host_platform_device_count must be a number",
+        ),
+    ],
+)
+def test_an_environment_that_is_not_valid_gives_one_sentence(variable, value, message):
+    done = installed("train", "--n-sites", "6", **{variable: value})
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"dyson: " + message)
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_output_that_cannot_be_written():
+    command = [sys.executable, "-m", "dyson_command", "--help"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE)
+        assert done.returncode == 1
+        assert done.stderr == (b"dyson: cannot write to standard output: No space left on device\n")
+        done = subprocess.run([*command[:-1], "resume", "nowhere"], check=False, stderr=full)
+        assert done.returncode == 2
+
+
+def test_progress_that_cannot_be_written_stops_nothing(finished, tmp_path):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    for directory, stream in ((tmp_path / "a", Full()), (tmp_path / "b", None)):
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(stream):
+            code = cli.main(["train", "-d", str(directory), *TINY, "--steps", "6"])
+            assert cli.main(["train", "-d", str(directory)]) == 2
+        assert code == 0
+        assert out.getvalue().startswith(f"{directory}: E/N = ") and out.getvalue().count("\n") == 1
+        assert metrics(directory) == metrics(finished[0])
+
+
+def test_a_run_that_goes_on_with_other_devices_says_so(finished, tmp_path, monkeypatch):
+    directory = shutil.copytree(finished[0], tmp_path / "run")
+    run = RunDirectory.open(directory)
+    state = read_state(run, build(run.settings))
+    monkeypatch.setattr(jax, "device_count", lambda: 3)
+    run.save_state(state, 6)
+    monkeypatch.undo()
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4 --xla_other")
+    code, _, err = dyson("resume", directory, "--steps", 7, "--batches", 1)
+    assert code == 0
+    count = jax.device_count()
+    had = f"{count} device" if count == 1 else f"{count} devices"
+    warnings = [line for line in err.splitlines() if "warning" in line]
+    assert warnings == [
+        f"dyson: warning: XLA_FLAGS asks for 4 devices, the run has {had}: "
+        "set JAX_NUM_CPU_DEVICES=4 instead",
+        f"dyson: warning: the run was computed on 3 devices and goes on with {count}: sums are "
+        "taken in another order, so that it no longer agrees bit for bit with a run that had not "
+        "stopped",
+    ]
+
+
+def test_chains_are_shared_among_as_many_cores_as_divide_them(monkeypatch):
+    asked = []
+    monkeypatch.setattr(jax.config, "update", lambda name, value: asked.append(value))
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    for variable in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS"):
+        monkeypatch.delenv(variable, raising=False)
+    for chains in (None, 128, 7, 24):
+        cores.use_cores(chains=chains)
+    cores.use_cores(3, chains=128)
+    assert asked == [12, 8, 7, 12, 3]
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    cores.use_cores(chains=128)
+    assert len(asked) == 5
 
 
 def test_a_terminal_sees_a_progress_bar():

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,13 @@ def test_settings_survive_json():
         ({"learning_rate": math.inf}, "--learning-rate must be a finite number, got inf"),
         ({"learning_rate": -0.1}, "--learning-rate must be greater than 0, got -0.1"),
         ({"seed": 2**32}, "--seed must be from 0 to 4294967295, got 4294967296"),
+        ({"seed": 2**63}, "--seed must be from 0 to 4294967295, got 9223372036854775808"),
+        ({"n_sites": 10**30}, r"--n-sites must be at most 1000000, got 10+"),
+        ({"n_sites": 10**400}, r"--n-sites must be at most 1000000, got 10+\.\.\.0+$"),
+        ({"kernel_size": 10**11 + 1}, "--kernel-size must be at most 100001, got 100000000001"),
+        ({"chains": 10**12}, "--chains must be at most 100000000, got"),
+        ({"coupling": 10**400}, r"--coupling must be a finite number, got 10+\.\.\."),
+        ({"coupling": "x" * 10**6}, r"--coupling must be of type float, got 'x+\.\.\.x+'$"),
     ],
 )
 def test_settings_outside_their_range_are_refused(values, message):
@@ -135,6 +143,37 @@ def test_a_stored_value_outside_its_range_is_refused(tmp_path):
     file.write_text(json.dumps(config))
     with pytest.raises(RunError, match="the changes are not a list"):
         RunDirectory.open(run.path)
+
+
+def test_a_line_that_a_crash_lost_is_missed(tmp_path):
+    """The checkpoint never reaches the disk before the metrics up to it."""
+    run = RunDirectory.create(tmp_path / "run", Settings())
+    for step in (1, 2, 3):
+        run.append({"step": step})
+    run.save_state({}, 3)
+    file = run.path / "metrics.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    for kept in ([], lines[:2], [*lines[:2], lines[2][:-1]]):
+        file.write_text("".join(kept))
+        for action in (run.records, lambda: run.forget_after(3)):
+            with pytest.raises(RunError, match="ends with step .* is that of step 3"):
+                action()
+    file.write_text(lines[0] + lines[2])
+    with pytest.raises(RunError, match=r"a line is not that of step 2 \(line 2\)"):
+        run.records()
+
+
+@pytest.mark.parametrize(
+    "path, command",
+    [
+        ("run", "dyson resume run"),
+        ("a run", "dyson resume 'a run'"),
+        ("-d", "dyson resume ./-d"),
+        ("$(rm -r x)'", "dyson resume '$(rm -r x)'\"'\"''"),
+    ],
+)
+def test_the_command_that_goes_on_can_be_typed(path, command):
+    assert RunDirectory(Path(path), Settings()).resume_command == command
 
 
 def test_a_line_cut_short_is_dropped_and_a_damaged_one_is_reported(tmp_path):

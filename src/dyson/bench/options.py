@@ -4,6 +4,8 @@ import math
 
 import typer
 
+from dyson.settings import MOST_SITES
+
 
 def checked_sizes(sizes: str, mixer: str = "s4d") -> list[int]:
     """Whole numbers like those in ``--sizes``; refuses wrong ones and mixers that do not exist."""
@@ -11,9 +13,10 @@ def checked_sizes(sizes: str, mixer: str = "s4d") -> list[int]:
         numbers = [int(size) for size in sizes.split(",")]
     except ValueError:
         raise typer.BadParameter(f"--sizes takes numbers like 64,128, got {sizes!r}") from None
-    if min(numbers) < 1 or mixer not in ("s4d", "real"):
+    if min(numbers) < 1 or max(numbers) > MOST_SITES or mixer not in ("s4d", "real"):
         raise typer.BadParameter(
-            f"--sizes are at least 1 and --mixer is s4d or real, got {sizes} and {mixer}"
+            f"--sizes are from 1 to {MOST_SITES} and --mixer is s4d or real, got "
+            f"{sizes[:80]} and {mixer}"
         )
     return numbers
 

@@ -1,0 +1,51 @@
+"""The picture of a run, and where it may go."""
+
+import io
+import stat
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from dyson import plotting
+from dyson.files import reason
+from dyson.run import FILES, PICTURE, RunDirectory, RunError
+from dyson.train import Problem
+
+_BEGIN = b"\x89PNG\r\n\x1a\n"
+
+
+def drawn(run: RunDirectory, problem: Problem) -> bytes:
+    """The metrics of a run as a picture."""
+    records = run.records()
+    columns = [
+        [float("nan") if record.get(name) is None else record[name] for record in records]
+        for name in ("step", "energy", "error", "v_score")
+    ]
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    plotting.convergence(
+        *columns,
+        n_sites=run.settings.n_sites,
+        exact=problem.exact_energy,
+        figure=figure,
+    )
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    return picture.getvalue()
+
+
+def picture_file(run: RunDirectory, file: Path) -> Path:
+    """The file, if a picture may go there: not over anything that is none."""
+    own = file.name in FILES and file.parent.exists() and file.parent.samefile(run.path)
+    if own and file.name != PICTURE:
+        raise RunError(f"--output {file} is another file of the run; name a new file")
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise RunError(f"--output {file} is not a file that a picture could replace")
+        begin = file.read_bytes()[: len(_BEGIN)]
+    except FileNotFoundError:
+        return file
+    except OSError as error:
+        raise RunError(f"cannot write {file}: {reason(error)}") from error
+    if begin and begin != _BEGIN:
+        raise RunError(f"--output {file} exists and is not a PNG picture; name a new file")
+    return file

@@ -1,0 +1,31 @@
+"""The command `dyson` in tests: run in this process, on chains of six sites."""
+
+import contextlib
+import io
+import json
+
+from dyson import cli
+
+SIZE = ["--n-sites", "6", "--features", "4", "--hidden", "2", "--depth", "1", "--chains", "8"]
+TINY = [*SIZE, "--chain-length", "4", "--checkpoint-every", "2", "--batches", "2"]
+
+
+def dyson(*arguments):
+    """Exit code, standard output and standard error of a command, run in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main([str(argument) for argument in arguments])
+    return code, out.getvalue(), err.getvalue()
+
+
+def contents(directory):
+    """The files of a directory, by name."""
+    return {file.name: file.read_bytes() for file in directory.iterdir()}
+
+
+def metrics(directory):
+    """The metrics of a run without the times, which differ from run to run, and what depends on
+    them."""
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    timed = ("seconds", "crc32")
+    return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
