@@ -17,6 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dyson import processes
+from dyson.devices import gathered, laid_out_like
+
 _FORMAT = "dyson-checkpoint"
 _VERSION = 1
 _MANIFEST = "manifest.json"
@@ -34,7 +37,15 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any] | None = N
     Other leaves (functions, strings) belong to the structure and are not stored. The file appears
     under its name only when it is complete and on disk: a crash leaves the previous one in place.
     `metadata` is anything that JSON can hold; `load_metadata` returns it.
+
+    Of several processes the first writes, arrays that span them included; all have to call this,
+    and all return when the file is there or raise when it could not be written.
     """
+    whole = gathered(tree)
+    processes.on_first(lambda: _write(path, whole, metadata))
+
+
+def _write(path: str | os.PathLike, tree: Any, metadata: dict[str, Any] | None) -> None:
     arrays, leaves = [], []
     for name, leaf in _named_leaves(tree):
         entry, array = _describe(name, leaf)
@@ -57,7 +68,15 @@ def load(path: str | os.PathLike, like: Any) -> Any:
     Leaves of `like` may be arrays or `jax.ShapeDtypeStruct`s, as `equinox.filter_eval_shape`
     returns them; leaves that `save` does not store are taken from `like`. Raises `CheckpointError`
     with the differences when the file was written for something else.
+
+    Where arrays of `like` were put on devices, or its shapes say where they belong, there go those
+    of the file (`dyson.devices.placed`). Of several processes each has to call this and to find the
+    file; where one raises, all do.
     """
+    return laid_out_like(processes.on_all(lambda: _read(path, like)), like)
+
+
+def _read(path: str | os.PathLike, like: Any) -> Any:
     named, treedef = _named_leaves(like), jax.tree.structure(like)
     expected = [entry for name, leaf in named if (entry := _describe(name, leaf)[0]) is not None]
     with _open(path) as (archive, manifest):

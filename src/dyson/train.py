@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from dyson import exact
+from dyson.devices import placed
 from dyson.hamiltonians import Hamiltonian, Ising
 from dyson.networks import DysonNet, Network, SpinFlip
 from dyson.optimisers import annealed_rate, decaying_shift, spring
@@ -101,8 +102,8 @@ def start(run: RunDirectory, problem: Problem) -> Any:
 
 
 def shapes(problem: Problem) -> Any:
-    """The state without its values, as a template for loading."""
-    return eqx.filter_eval_shape(problem.initial_state)
+    """The state without its values, as a template for loading: the shapes and where they lie."""
+    return placed(eqx.filter_eval_shape(problem.initial_state))
 
 
 def restore(run: RunDirectory, problem: Problem) -> Any:
