@@ -6,6 +6,7 @@ Prints one line of JSON: what three steps of every sampler give, with a checkpoi
 and what is said when something is wrong.
 """
 
+import contextlib
 import json
 import logging
 import re
@@ -58,16 +59,28 @@ def make(name):
     return vmc, lambda: vmc.init(jax.random.key(1), model)
 
 
-class Compilations(logging.Handler):
-    """Notes the programs that are compiled."""
+@contextlib.contextmanager
+def compilations():
+    """The names of the programs that are compiled in the block."""
+    compiled = []
 
-    def emit(self, record):
-        found = re.match(r"Finished XLA compilation of (\S+)", record.getMessage())
-        if found:
-            compiled.append(found[1])
+    class Notes(logging.Handler):
+        def emit(self, record):
+            found = re.match(r"Finished XLA compilation of (\S+)", record.getMessage())
+            if found:
+                compiled.append(found[1])
 
-
-compiled = []
+    logger, notes = logging.getLogger("jax"), Notes()
+    before = jax.config.jax_log_compiles, logger.propagate
+    jax.config.update("jax_log_compiles", True)
+    logger.propagate = False
+    logger.addHandler(notes)
+    try:
+        yield compiled
+    finally:
+        logger.removeHandler(notes)
+        logger.propagate = before[1]
+        jax.config.update("jax_log_compiles", before[0])
 
 
 def content(state):
@@ -84,24 +97,24 @@ def train(name, directory):
     its template, and left to the step to place."""
     vmc, init = make(name)
     path = directory / f"{name}.npz"
-    before = len(compiled)
-    state, energies = init(), []
-    for step in range(3):
-        if step == 2:
-            checkpoint.save(path, state, {"step": step})
-        state, info = vmc.step(state)
-        energies.append([float(info.energy), float(info.error)])
-    shapes = eqx.filter_eval_shape(init)
-    resumed = checkpoint.load(path, placed(shapes))
-    where = [x.sharding for x in jax.tree.leaves(eqx.filter(resumed, eqx.is_array))]
-    unplaced = checkpoint.load(path, shapes)
-    again = [content(vmc.step(start)[0]) for start in (resumed, unplaced)]
+    with compilations() as compiled:
+        state, energies = init(), []
+        for step in range(3):
+            if step == 2:
+                checkpoint.save(path, state, {"step": step})
+            state, info = vmc.step(state)
+            energies.append([float(info.energy), float(info.error)])
+        shapes = eqx.filter_eval_shape(init)
+        resumed = checkpoint.load(path, placed(shapes))
+        where = [x.sharding for x in jax.tree.leaves(eqx.filter(resumed, eqx.is_array))]
+        unplaced = checkpoint.load(path, shapes)
+        again = [content(vmc.step(start)[0]) for start in (resumed, unplaced)]
     result = {
         "energies": energies,
         "state": content(state),
         "resumed": [other == content(state) for other in again],
         "placed": where == [x.sharding for x in jax.tree.leaves(eqx.filter(state, eqx.is_array))],
-        "compilations": compiled[before:].count("jit(_step)"),
+        "compilations": compiled.count("jit(_step)"),
         "metadata": checkpoint.load_metadata(path),
     }
     of_one = directory.parent / "one" / path.name
@@ -157,11 +170,11 @@ def complaints(vmc, state, directory):
         "not finite": said(lambda: vmc.step(nan)),
         "no directory": said(lambda: checkpoint.save(directory / "none" / "x.npz", state)),
         "no file": said(lambda: checkpoint.load(directory / f"metropolis{own or ''}.npz", state)),
-        "first fails": said(lambda: processes.on_first(lambda: fail_on(0))),
-        "last fails": said(lambda: processes.on_all(lambda: fail_on(jax.process_count() - 1))),
+        "first fails": said(lambda: processes.on_first(fail_on, 0)),
+        "last fails": said(lambda: processes.on_all(fail_on, jax.process_count() - 1)),
         "odd error": said(lambda: processes.on_first(fail_oddly)),
         "other network": said(lambda: vmc.init(jax.random.key(0), own_model)),
-        "long": said(lambda: processes.on_all(lambda: fail_long(own))),
+        "long": said(lambda: processes.on_all(fail_long, own)),
         "any": [processes.on_any(own == 0), processes.on_any(False)],
         "all": processes.on_all(lambda: own) == own,
     }
@@ -183,9 +196,6 @@ def main():
     directory, process = Path(sys.argv[1]), [int(number) for number in sys.argv[2:]]
     if process:
         jax.distributed.initialize(f"127.0.0.1:{process[1]}", 2, process[0])
-    jax.config.update("jax_log_compiles", True)
-    logging.getLogger("jax").addHandler(Compilations())
-    logging.getLogger("jax").propagate = False
     results = {name: train(name, directory)[0] for name in ("sweep", "typewriter")}
     results["metropolis"], vmc, state = train("metropolis", directory)
     results["measured"] = measure(vmc, state)

@@ -41,8 +41,7 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any] | None = N
     Of several processes the first writes, arrays that span them included; all have to call this,
     and all return when the file is there or raise when it could not be written.
     """
-    whole = gathered(tree)
-    processes.on_first(lambda: _write(path, whole, metadata))
+    processes.on_first(_write, path, gathered(tree), metadata)
 
 
 def _write(path: str | os.PathLike, tree: Any, metadata: dict[str, Any] | None) -> None:
@@ -73,7 +72,13 @@ def load(path: str | os.PathLike, like: Any) -> Any:
     of the file (`dyson.devices.placed`). Of several processes each has to call this and to find the
     file; where one raises, all do.
     """
-    return laid_out_like(processes.on_all(lambda: _read(path, like)), like)
+    shapes = jax.tree.map(_without_values, like)
+    return laid_out_like(processes.on_all(_read, path, shapes), like)
+
+
+def _without_values(leaf: Any) -> Any:
+    """What a template says of an array of jax, whose values may lie with other processes."""
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if isinstance(leaf, jax.Array) else leaf
 
 
 def _read(path: str | os.PathLike, like: Any) -> Any:

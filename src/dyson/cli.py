@@ -31,6 +31,7 @@ except ModuleNotFoundError as missing:
     ) from None
 
 from dyson import checkpoint
+from dyson.devices import DeviceError
 from dyson.run import Record, RunDirectory, RunError
 from dyson.settings import Settings, SettingsError, option_of
 from dyson.train import Problem, build, evaluate, restore, shapes, start, train
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _use_cores(os.cpu_count() or 1)
     try:
         return app(arguments, prog_name="dyson", standalone_mode=False) or 0
-    except (RunError, SettingsError) as error:
+    except (RunError, SettingsError, DeviceError) as error:
         return _complain(str(error), 2)
     except NonFiniteError as error:
         return _complain(str(error), 1)

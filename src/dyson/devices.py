@@ -149,12 +149,16 @@ def _put(leaf: Any, goal: Sharding | None) -> Any:
     if goal.is_fully_addressable:
         return jax.device_put(leaf, goal)
     if not _is_local(leaf):
-        return jax.jit(lambda x: x, out_shardings=goal)(leaf)
+        return jax.jit(_identity, out_shardings=goal)(leaf)
     if _is_key(leaf):
         data = _put(jax.random.key_data(leaf), goal)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     values = np.asarray(leaf)
     return jax.make_array_from_callback(values.shape, goal, lambda index: values[index])
+
+
+def _identity(array: Array) -> Array:
+    return array
 
 
 def _whole(leaf: Any) -> Any:

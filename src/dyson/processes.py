@@ -19,7 +19,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -43,10 +43,12 @@ def join() -> None:
     """Make this process one of those that SLURM, Open MPI or another launcher has started.
 
     Call it before anything is computed.  It is ``jax.distributed.initialize()``, which finds the
-    others in the environment, with two differences: where there is no launcher a
-    :class:`ProcessError` says so, and an exception that nobody catches ends this process even if
-    the others wait for it; they fail in turn within seconds, instead of minutes.
+    others in the environment, with three differences: where there is no launcher a
+    :class:`ProcessError` says so; an exception that nobody catches ends this process even if the
+    others wait for it, and they fail in turn within seconds, instead of minutes; and a request to
+    terminate (SIGTERM) keeps its meaning, which jax would take away.
     """
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize()
     except (ValueError, RuntimeError) as error:
@@ -68,20 +70,20 @@ def is_first() -> bool:
     return not several() or jax.process_index() == 0
 
 
-def on_first(function: Callable[[], object]) -> None:
-    """Call ``function`` on the first process while the others wait.
+def on_first(function: Callable[..., object], *arguments: Any) -> None:
+    """Call ``function(*arguments)`` on the first process while the others wait.
 
     Where it raises, every process raises: the first its own exception, the others one of the same
     type and message (a :class:`ProcessError` where there is no such type).
     """
     if not several() or _alone.get():
-        function()
+        function(*arguments)
         return
     error = None
     if is_first():
         token = _alone.set(True)
         try:
-            function()
+            function(*arguments)
         except BaseException as caught:
             error = caught
         finally:
@@ -89,13 +91,14 @@ def on_first(function: Callable[[], object]) -> None:
     _agree(error)
 
 
-def on_all(function: Callable[[], Result]) -> Result:
-    """Call ``function`` on every process; where one raises, all raise, as with :func:`on_first`."""
+def on_all(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Call ``function(*arguments)`` on every process; where one raises, all raise, as with
+    :func:`on_first`."""
     if not several() or _alone.get():
-        return function()
+        return function(*arguments)
     result, error = None, None
     try:
-        result = function()
+        result = function(*arguments)
     except BaseException as caught:
         error = caught
     _agree(error)

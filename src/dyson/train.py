@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dyson import exact
+from dyson import exact, processes
 from dyson.devices import placed
 from dyson.hamiltonians import Hamiltonian, Ising
 from dyson.networks import DysonNet, Network, SpinFlip
@@ -109,7 +109,7 @@ def shapes(problem: Problem) -> Any:
 def restore(run: RunDirectory, problem: Problem) -> Any:
     """The state in the run's checkpoint; metrics of later steps are dropped, they come again."""
     state = run.load_state(shapes(problem))
-    run.forget_after(int(state.step))
+    processes.on_first(run.forget_after, int(state.step))
     return state
 
 
@@ -126,20 +126,22 @@ def train(
     Every step adds a line to the metrics; checkpoints are written as often as the settings say and
     at the end, also when a value is not finite: then the last good state is saved and the
     `NonFiniteError` goes on to the caller.
+
+    Of several processes all call this, the first writes, and all stop when one of them is told to.
     """
     step = saved = int(state.step)
-    while step < run.settings.steps and not stop():
+    while step < run.settings.steps and not processes.on_any(stop()):
         began = time.perf_counter()
         try:
             state, info = problem.vmc.step(state)
         except NonFiniteError as error:
             run.save_state(error.state, int(error.state.step))
-            run.forget_after(int(error.state.step))
+            processes.on_first(run.forget_after, int(error.state.step))
             raise
         step = int(state.step)
         record = {"step": step} | _numbers(info)
         record["seconds"] = round(time.perf_counter() - began, 6)
-        run.append(record)
+        processes.on_first(run.append, record)
         if step % run.settings.checkpoint_every == 0:
             run.save_state(state, step)
             saved = step

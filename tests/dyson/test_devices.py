@@ -14,6 +14,9 @@ import pytest
 import devices_program
 from dyson import checkpoint, devices, processes
 from dyson.processes import ProcessError
+from dyson.run import RunDirectory
+from dyson.settings import Settings
+from dyson.train import build, restore, start, train
 
 SAMPLERS = ("metropolis", "sweep", "typewriter")
 SHARED = ("four", "first of two", "second of two")
@@ -144,6 +147,17 @@ def test_an_error_on_one_process_is_raised_on_all(results):
     assert "process 0 failed with" in second["odd error"][1]
     assert second["long"][0] == "OSError" and set(second["long"][1]) == {"ψ"}
     assert (first["nested"], second["nested"]) == ([1], [])
+
+
+def test_a_resumed_run_compiles_no_second_step(tmp_path):
+    settings = Settings(n_sites=4, features=4, hidden=2, depth=1, chains=8, steps=2)
+    problem = build(settings)
+    run = RunDirectory.create(tmp_path / "run", settings)
+    with devices_program.compilations() as compiled:
+        train(run, problem, start(run, problem))
+        run = run.change(steps=4)
+        state = train(run, problem, restore(run, problem))
+    assert int(state.step) == 4 and compiled.count("jit(_step)") == 1
 
 
 def test_a_state_is_placed_once():
