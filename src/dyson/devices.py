@@ -77,22 +77,19 @@ def placed(state: Any) -> Any:
     that lie where they belong are left alone (microseconds each).  Shapes
     (:class:`jax.ShapeDtypeStruct`) are told where their arrays belong, for :func:`laid_out_like`.
     """
-    samples = by_chain(state.sampler)
-    rest = everywhere(eqx.tree_at(lambda s: s.sampler, state, None))
-    return eqx.tree_at(lambda s: s.sampler, rest, samples, is_leaf=lambda x: x is None)
+    spread, shared = _by_chain(state.sampler), _everywhere()
+    samples = {id(leaf) for leaf in jax.tree.leaves(state.sampler)}
+    return _moved(state, [spread if id(x) in samples else shared for x in jax.tree.leaves(state)])
 
 
 def by_chain(samples: Any) -> Any:
     """The state of a sampler with the leading axis of every array spread over the devices."""
-    devices = mesh(samples.spins.shape[0])
-    # jit names the layout of a single device P(): another name would compile the step twice
-    spec = PartitionSpec(CHAINS) if devices.size > 1 else PartitionSpec()
-    return _moved(samples, NamedSharding(devices, spec))
+    return _moved(samples, _by_chain(samples))
 
 
 def everywhere(tree: Any) -> Any:
     """The tree with every array on every device."""
-    return _moved(tree, NamedSharding(_all_devices(), PartitionSpec()))
+    return _moved(tree, _everywhere())
 
 
 def laid_out_like(tree: Any, like: Any) -> Any:
@@ -111,6 +108,16 @@ def gathered(tree: Any) -> Any:
 
 def _all_devices() -> Mesh:
     return Mesh(np.array(jax.devices()), (CHAINS,))
+
+
+def _by_chain(samples: Any) -> NamedSharding:
+    devices = mesh(samples.spins.shape[0])
+    # jit names the layout of a single device P(): another name would compile the step twice
+    return NamedSharding(devices, PartitionSpec(CHAINS) if devices.size > 1 else PartitionSpec())
+
+
+def _everywhere() -> NamedSharding:
+    return NamedSharding(_all_devices(), PartitionSpec())
 
 
 def _layout(leaf: Any) -> Sharding | None:
