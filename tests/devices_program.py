@@ -31,7 +31,6 @@ from dyson import (
     checkpoint,
     processes,
     spring,
-    statistics,
 )
 from dyson.devices import gathered, mesh, placed
 
@@ -125,10 +124,14 @@ def train(name, directory):
 
 def measure(vmc, state):
     """What an evaluation reads: an estimate, and the samples that it comes from."""
-    _, local, accepted = vmc.measure(jax.random.key(5), state.model, state.sampler)
-    estimate = statistics.estimate_mean(local)
-    numbers = [jnp.real(estimate.mean), estimate.error, estimate.tau, jnp.mean(accepted)]
-    return [*map(float, numbers), *np.asarray(local).ravel().tolist()]
+    _, measured = vmc.measure(jax.random.key(5), state.model, state.sampler)
+    estimate = measured.estimate()
+    numbers = [jnp.real(estimate.mean), estimate.error, estimate.tau, jnp.mean(measured.acceptance)]
+    return [
+        *map(float, numbers),
+        *np.asarray(measured.energies).ravel().tolist(),
+        *np.asarray(measured.spins).ravel().tolist(),
+    ]
 
 
 def said(function):
