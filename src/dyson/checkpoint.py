@@ -23,6 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dyson import processes
+from dyson.devices import gathered, laid_out_like
 from dyson.files import atomic_write, open_file, parse_json, reason, with_check, without_check
 
 __all__ = [
@@ -52,8 +54,11 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any] | None = N
     Other leaves (functions, strings) belong to the structure and are not stored. The file appears
     under its name only when it is complete and on disk: a crash leaves the previous one in place.
     `metadata` is anything that JSON can hold; `load_metadata` returns it.
+
+    Of several processes the first writes, arrays that span them included; all have to call this,
+    and all return when the file is there or raise when it could not be written.
     """
-    _write(path, tree, metadata)
+    processes.on_first(_write, path, gathered(tree), metadata)
 
 
 def _write(path: str | os.PathLike, tree: Any, metadata: dict[str, Any] | None) -> None:
@@ -82,13 +87,24 @@ def load(path: str | os.PathLike, like: Any, *, within: str = "") -> Any:
     returns them; leaves that `save` does not store are taken from `like`. With `within`, the path
     to a part of what was saved (".model", "['a'][0]"), only that part is read. Raises
     `CheckpointError` with the differences when the file was written for something else.
+
+    Where arrays of `like` were put on devices, or its shapes say where they belong, there go those
+    of the file (`dyson.devices.placed`). Of several processes each has to call this and to find the
+    file; where one raises, all do.
     """
     return load_with_metadata(path, like, within=within)[0]
 
 
 def load_with_metadata(path: str | os.PathLike, like: Any, *, within: str = "") -> tuple[Any, Any]:
     """The same, and the `metadata` of the same file, where it may be replaced at any moment."""
-    return _read(path, like, within)
+    shapes = jax.tree.map(_without_values, like)
+    tree, metadata = processes.on_all(_read, path, shapes, within)
+    return laid_out_like(tree, like), metadata
+
+
+def _without_values(leaf: Any) -> Any:
+    """What a template says of an array of jax, whose values may lie with other processes."""
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if isinstance(leaf, jax.Array) else leaf
 
 
 def _read(path: str | os.PathLike, like: Any, within: str) -> tuple[Any, Any]:

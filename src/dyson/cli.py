@@ -30,6 +30,7 @@ except ModuleNotFoundError as missing:
 
 from dyson import terminal
 from dyson.cores import EnvironmentValueError, moved, overruled, use_cores
+from dyson.devices import DeviceError
 from dyson.files import atomic_write, reason
 from dyson.interruption import Interruption, answered
 from dyson.memory import check_memory
@@ -94,7 +95,7 @@ def _answer(arguments: Sequence[str] | None) -> int:
         return _complain(_interruption.sentence, _interruption.code)
     except (RunStopped, NonFiniteError) as error:
         return _complain(str(error), 1)
-    except (RunError, SettingsError, EnvironmentValueError) as error:
+    except (RunError, SettingsError, DeviceError, EnvironmentValueError) as error:
         return _complain(str(error), 2)
     except MemoryError as error:
         return _complain(f"there is not enough memory: {error or 'choose smaller numbers'}", 1)

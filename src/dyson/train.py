@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dyson import exact
+from dyson import exact, processes
+from dyson.devices import placed
 from dyson.hamiltonians import Hamiltonian, Ising
 from dyson.metrics import Record
 from dyson.networks import DysonNet, Network, SpinFlip
@@ -24,8 +25,8 @@ from dyson.optimisers import annealed_rate, decaying_shift, spring
 from dyson.run import CHECKPOINT, RunDirectory, RunError
 from dyson.samplers import Metropolis
 from dyson.settings import Settings, SettingsError
-from dyson.statistics import estimate_mean, v_score
-from dyson.vmc import VMC, NonFiniteError, VMCState
+from dyson.statistics import v_score
+from dyson.vmc import VMC, NonFiniteError, VMCState, joined
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Problem:
 
     @functools.cached_property
     def state_shapes(self) -> VMCState:
-        """The state without its values."""
-        return eqx.filter_eval_shape(self.initial_state)
+        """The state without its values: the shapes of its arrays and where they belong."""
+        return placed(eqx.filter_eval_shape(self.initial_state))
 
     @functools.cached_property
     def exact_energy(self) -> float | None:
@@ -138,7 +139,7 @@ def read_state(run: RunDirectory, problem: Problem) -> VMCState:
 def restore(run: RunDirectory, problem: Problem) -> VMCState:
     """The state to go on from; metrics of later steps are dropped, they come again."""
     state = read_state(run, problem)
-    run.forget_after(int(state.step))
+    processes.on_first(run.forget_after, int(state.step))
     return state
 
 
@@ -172,20 +173,22 @@ def train(
     Every step adds a line to the metrics; checkpoints are written as often as the settings say and
     at the end, also when a value is not finite: then the last good state is saved and the
     `NonFiniteError` goes on to the caller.
+
+    Of several processes all call this, the first writes, and all stop when one of them is told to.
     """
     step = saved = int(state.step)
-    while step < run.settings.steps and not stop():
+    while step < run.settings.steps and not processes.on_any(stop()):
         began = time.perf_counter()
         try:
             state, info = problem.vmc.step(state)
         except NonFiniteError as error:
             run.save_state(error.state, int(error.state.step))
-            run.forget_after(int(error.state.step))
+            processes.on_first(run.forget_after, int(error.state.step))
             raise
         step = int(state.step)
         record = {"step": step} | _numbers(info)
         record["seconds"] = round(time.perf_counter() - began, 6)
-        run.append(record)
+        processes.on_first(run.append, record)
         if step % run.settings.checkpoint_every == 0:
             run.save_state(state, step)
             saved = step
@@ -218,14 +221,13 @@ def evaluate(problem: Problem, state: Any, *, batches: int, key: jax.Array) -> R
     step of the training.
     """
     samples = state.sampler
-    series, acceptance = [], []
+    batches_measured = []
     for batch in range(batches):
         batch_key = jax.random.fold_in(key, batch)
-        samples, energies, accepted = problem.vmc.measure(batch_key, state.model, samples)
-        series.append(energies)
-        acceptance.append(accepted)
-    local = jnp.concatenate(series, axis=1)
-    estimate = estimate_mean(local)
+        samples, measured = problem.vmc.measure(batch_key, state.model, samples)
+        batches_measured.append(measured)
+    measured = joined(batches_measured)
+    estimate = measured.estimate()
     energy = jnp.real(estimate.mean)
     infinity = problem.hamiltonian.trace_per_dimension.astype(energy.dtype)
     record = _numbers(
@@ -236,10 +238,10 @@ def evaluate(problem: Problem, state: Any, *, batches: int, key: jax.Array) -> R
             "v_score": v_score(problem.hamiltonian.n_sites, energy, estimate.variance, infinity),
             "tau": estimate.tau,
             "r_hat": estimate.r_hat,
-            "acceptance": jnp.mean(jnp.stack(acceptance)),
+            "acceptance": jnp.mean(measured.acceptance),
         }
     )
-    record["samples"] = local.size
+    record["samples"] = measured.energies.size
     return record | compare(problem, record)
 
 

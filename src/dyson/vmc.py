@@ -19,7 +19,7 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Inexact, Int, Int8
 
-from dyson.devices import over_chains, placed
+from dyson.devices import by_chain, everywhere, over_chains, placed
 from dyson.hamiltonians import Hamiltonian
 from dyson.jacobian import SAMPLES_AT_ONCE, log_derivatives
 from dyson.local_energy import in_chunks, local_energies
@@ -160,7 +160,8 @@ class VMC(eqx.Module):
     def init(self, key: jax.Array, model: Network) -> VMCState:
         """Chains warmed up on the initial network."""
         start_key, warm_key, key = jax.random.split(key, 3)
-        samples = self.sampler.init(start_key, model)
+        samples = by_chain(self.sampler.init(start_key, model))
+        model, warm_key, key = everywhere((model, warm_key, key))
         if self.warm_up:
             samples = _warm_up(self, warm_key, model, samples)
         parameters = eqx.filter(model, eqx.is_inexact_array)
@@ -174,7 +175,7 @@ class VMC(eqx.Module):
         Raises :class:`NonFiniteError` with a state to go on from; warns with
         :class:`dyson.statistics.DiagnosticWarning` where no chain moved.
         """
-        new_state, info, finite, moving = _step(self, state)
+        new_state, info, finite, moving = _step(self, placed(state))
         finite, moving = jax.device_get((finite, moving))
         if not all(finite.values()):
             broken = ", ".join(name for name, ok in finite.items() if not ok)
@@ -195,9 +196,10 @@ class VMC(eqx.Module):
     ) -> tuple[SamplerState, "Measurement"]:
         """Draw as many samples as one step and leave the network as it is.
 
-        Returns the state of the chains and what was measured.
+        Returns the state of the chains and what was measured, whole on every device.
         """
-        return _measure(self, key, model, samples)
+        key, model = everywhere((key, model))
+        return _measure(self, key, model, by_chain(samples))
 
 
 class Measurement(eqx.Module):
@@ -227,7 +229,9 @@ def _measure(
         samples, spins, acceptance = _draw(vmc, keys, model, samples, vmc.chain_length)
         return samples, Measurement(spins, _local_energies(vmc, model, spins), acceptance)
 
-    return over_chains(measure)(jax.random.split(key, vmc.sampler.n_chains), model, samples)
+    keys = jax.random.split(key, vmc.sampler.n_chains)
+    samples, measured = over_chains(measure)(keys, model, samples)
+    return by_chain(samples), everywhere(measured)
 
 
 @eqx.filter_jit
@@ -283,7 +287,8 @@ def _step(vmc: VMC, state: VMCState) -> tuple[VMCState, VMCInfo, dict[str, Array
     }
     before = Before(parameters, state.optimiser)
     new = placed(VMCState(model, samples, optimiser, key, state.step + 1, before))
-    return new, info, finite, moved(measured.spins, measured.acceptance)
+    moving = moved(measured.spins, measured.acceptance)
+    return new, *everywhere((info, finite, moving))
 
 
 def _stepped_back(state: VMCState) -> VMCState:
