@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -86,7 +87,8 @@ def _answer(arguments: Sequence[str] | None) -> int:
     jax.config.update("jax_enable_x64", True)
     try:
         use_cores()
-        code = app(arguments, prog_name="dyson", standalone_mode=False) or 0
+        with _warnings_as_sentences():
+            code = app(arguments, prog_name="dyson", standalone_mode=False) or 0
         # So typer reports a KeyboardInterrupt, which it does not let pass.
         return _complain(_interruption.sentence, _interruption.code) if code == 130 else code
     except _Stopped as stopped:
@@ -342,6 +344,14 @@ def _report(result: Record, as_json: bool) -> None:
 
 def _unlocked(run: RunDirectory) -> str:
     return f"the file system of {run.path} keeps no locks: see that no other process trains there"
+
+
+@contextlib.contextmanager
+def _warnings_as_sentences() -> Iterator[None]:
+    """What the library warns of, a line each and once, in place of Python's own form."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: _warn(str(message))
+        yield
 
 
 def _warn(sentence: str | None) -> None:

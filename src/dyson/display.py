@@ -10,6 +10,8 @@ from dyson.metrics import Record
 from dyson.settings import Settings
 
 _LINES_WITHOUT_TERMINAL = 20
+# Of samples that do not tell: chains that never moved have no spread (`dyson.statistics.if_moved`).
+_NOT_KNOWN = "not known"
 
 
 class Display:
@@ -75,8 +77,10 @@ def summary(result: Record) -> str:
 
 def uncertain(value: float | None, error: float | None) -> str:
     """A value and its error bar, both to two digits of the error."""
-    if value is None or error is None:
+    if value is None:
         return "not finite"
+    if error is None:
+        return f"{value:.6g} ± {_NOT_KNOWN}"
     digits = 10 if error <= 0 else min(10, max(1, 1 - math.floor(math.log10(error))))
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
@@ -94,4 +98,4 @@ def _figures(record: Record, n_sites: int) -> str:
 
 
 def _short(value: float | None, form: str = ".1e") -> str:
-    return "–" if value is None else format(value, form)
+    return _NOT_KNOWN if value is None else format(value, form)

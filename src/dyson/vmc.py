@@ -183,9 +183,9 @@ class VMC(eqx.Module):
             raise NonFiniteError(usable, int(state.step) + 1, broken)
         if not moving:
             warnings.warn(
-                f"VMC: in step {int(state.step) + 1} no chain moved, so that error bar, V-score, "
-                "tau and R-hat are not known; use more sweeps, moves that fit the state, or a "
-                "smaller learning rate from the start",
+                "VMC: no chain moved in a step, so that its error bar, V-score, tau and R-hat are "
+                "not known; use more sweeps, moves that fit the state, or a smaller learning rate "
+                "from the start",
                 DiagnosticWarning,
                 stacklevel=2,
             )

@@ -397,7 +397,7 @@ def test_a_terminal_sees_a_progress_bar():
     with Display(console, Settings(n_sites=6, steps=4), 2) as display:
         display.update(record)
     shown = stream.getvalue()
-    for part in ["3/4", "E/N -1.250 ± 0.010", "V 2.0e-03", "acc 40%", "R̂ –", "left --:--"]:
+    for part in ["3/4", "E/N -1.250 ± 0.010", "V 2.0e-03", "acc 40%", "R̂ not known", "left --:--"]:
         assert part in shown
 
 
@@ -407,6 +407,7 @@ def test_numbers_are_shown_to_two_digits_of_their_error():
     assert uncertain(-12.7, 3.4) == "-12.7 ± 3.4"
     assert uncertain(-1.0, 0.0) == "-1.0000000000 ± 0.0000000000"
     assert uncertain(None, 0.1) == "not finite"
+    assert uncertain(-1.25, None) == "-1.25 ± not known"
 
 
 def test_the_summary_says_when_no_exact_value_is_known():
