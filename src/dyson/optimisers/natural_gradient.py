@@ -177,7 +177,7 @@ def _natural_gradient(
         scheduled, rate = at_step(shift, state.count), at_step(learning_rate, state.count)
 
         solve = solver(x)
-        samples, parts, _ = derivatives.shape
+        samples, parts = derivatives.shape[:2]
         slope = jnp.mean(derivatives.astype(jnp.float64), axis=0)
 
         def departure(step: Array, linear: Array) -> Array:
