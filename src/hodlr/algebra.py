@@ -29,15 +29,19 @@ class CompressInfo(NamedTuple):
     ranks: tuple[int, ...]
 
 
-def as_hodlr(A: Structured, like: Structured | None = None) -> HODLR:
-    """The operand as HODLR, with the leaves of `like` where that is one."""
-    if isinstance(A, HODLR):
-        return A
-    if not isinstance(A, ExponentialToeplitz):
+def check_structured(verb: str, A: Structured) -> None:
+    if not isinstance(A, Structured):
         raise TypeError(
-            f"expected a HODLR or an ExponentialToeplitz, but got {type(A).__name__}; "
+            f"{verb} needs a HODLR or an ExponentialToeplitz, but got {type(A).__name__}; "
             "turn an array into one with hodlr.from_dense(A)."
         )
+
+
+def as_hodlr(A: Structured, like: Structured | None = None) -> HODLR:
+    """The operand as HODLR, with the leaves of `like` where that is one."""
+    check_structured("hodlr", A)
+    if isinstance(A, HODLR):
+        return A
     return from_exponentials(A, leaf_size=like.tree.leaf_size if isinstance(like, HODLR) else 64)
 
 

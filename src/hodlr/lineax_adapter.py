@@ -121,8 +121,8 @@ _register_tag(lx.is_negative_semidefinite, lx.negative_semidefinite_tag)
 
 
 class HODLRSolver(lx.AbstractLinearSolver):
-    """Direct solution of a `HODLROperator` by `hodlr.factorise`, with one step of iterative
-    refinement.
+    """Direct solution of a `HODLROperator` by `hodlr.factorise`, as positive definite where it has
+    lineax's tag for that.
 
     The result is `singular`, and lineax raises unless `throw=False`, where the solution fails the
     checks of `hodlr.solve`: a backward error above √eps, or ‖A‖ ‖x‖/‖b‖ > 0.1/eps, or not finite.
@@ -138,14 +138,15 @@ class HODLRSolver(lx.AbstractLinearSolver):
                 "HODLRSolver solves a HODLROperator of a HODLR or an ExponentialToeplitz, but got "
                 f"{type(operator).__name__}; build one with hodlr.from_operator."
             )
-        return factorise(operator.matrix).inverse()
+        definite = lx.is_positive_semidefinite(operator)
+        return factorise(operator.matrix, positive_definite=definite).inverse()
 
     def compute(
         self, state: Inverse, vector: PyTree[Array], options: dict[str, Any]
     ) -> tuple[Array, lx.RESULTS, dict[str, Any]]:
         del options
         x = state.factorisation.solve(
-            vector, transpose=state.transposed, conj=state.conjugated, refinements=1
+            vector, transpose=state.transposed, conj=state.conjugated
         )
         matrix = state.factorisation.matrix
         matrix = matrix.T if state.transposed else matrix

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
+from hodlr.chunks import Chunks, Waves
 from hodlr.exponentials import promote
 from hodlr.tree import Tree
 
@@ -106,9 +107,13 @@ class HODLR(eqx.Module):
 
     def to_dense(self) -> Array:
         """The matrix as an array (n, n); O(n²·rank)."""
+        return self._nodes(0)[0, : self.tree.n, : self.tree.n]
+
+    def _nodes(self, top: int) -> Array:
+        """The diagonal blocks of the nodes of level `top`, dense."""
         tree = self.tree
         blocks = jnp.broadcast_to(self.leaves, (tree.n_leaves, *self.leaves.shape[1:]))
-        for level in reversed(range(tree.depth)):
+        for level in reversed(range(top, tree.depth)):
             s = tree.half(level)
             off = self.rows[level] @ jnp.swapaxes(self.cols[level][:, ::-1], -1, -2)
             off = jnp.broadcast_to(off, (2**level, 2, s, s))
@@ -116,7 +121,37 @@ class HODLR(eqx.Module):
             above = jnp.concatenate([halves[:, 0], off[:, 0]], axis=-1)
             below = jnp.concatenate([off[:, 1], halves[:, 1]], axis=-1)
             blocks = jnp.concatenate([above, below], axis=-2)
-        return blocks[0, : tree.n, : tree.n]
+        return blocks
+
+    def chunks(self, smallest: int) -> Chunks:
+        """The matrix in chunks of at least `smallest` sites, whole nodes of one level. The rank of
+        every level above it makes as many waves, which run through the first half of a node into
+        the second."""
+        tree = self.tree
+        top = tree.depth
+        while top > 0 and tree.padded >> top < max(smallest, sum(self.ranks[:top]) // 2):
+            top -= 1
+        if top == 0:  # one chunk has nobody to send to: a wave of zeros
+            nothing = jnp.zeros((1, tree.padded, 1), self.dtype)
+            waves = Waves(nothing, nothing, jnp.zeros((1, 1, 1), self.dtype))
+            return Chunks.of(self._nodes(0), waves, waves, tree.n)
+        inside = []
+        for level in range(top):
+            last = np.arange(1, 2**top + 1) % 2 ** (top - level) == 0
+            inside.append(np.repeat(~last[:, None], self.ranks[level], axis=1))
+        onward = np.concatenate(inside, axis=1)
+        through = jnp.asarray(onward[:, :, None] * np.eye(onward.shape[1]), self.dtype)
+
+        def waves(enter, leave) -> Waves:
+            halves = [
+                (_half(e, level, 1, top), _half(f, level, 0, top))
+                for level, (e, f) in enumerate(zip(enter[:top], leave[:top], strict=True))
+            ]
+            enter, leave = (jnp.concatenate(h, axis=-1) for h in zip(*halves, strict=True))
+            return Waves(enter, leave, through)
+
+        lower, upper = waves(self.rows, self.cols), waves(self.cols, self.rows)
+        return Chunks.of(self._nodes(top), lower, upper, tree.n)
 
     def entries(self, i: ArrayLike, j: ArrayLike) -> Array:
         """A[i, j] for integer index arrays that broadcast; O(Σ ranks) each, without forming
@@ -227,6 +262,14 @@ def same_tree(a: HODLR, b: HODLR, verb: str) -> tuple[HODLR, HODLR]:
         )
     dtype = np.promote_types(a.dtype, b.dtype)
     return a.astype(dtype), b.astype(dtype)
+
+
+def _half(factor: Array, level: int, side: int, top: int) -> Array:
+    """One half's factors (2**level, 2, s, rank) in chunks (2**top, s', rank), zeros elsewhere."""
+    nodes, _, s, rank = factor.shape
+    here = jnp.where(np.arange(2)[:, None, None] == side, factor, 0)
+    here = jnp.broadcast_to(here, (2**level, 2, s, rank))
+    return here.reshape(2**top, -1, rank)
 
 
 def _product(blocks: Array, x: Array) -> Array:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike
 
+from hodlr.chunks import Chunks, Waves
 from hodlr.exponentials import (
     SumOfExponentials,
     check_finite,
@@ -200,6 +201,30 @@ class ExponentialToeplitz(eqx.Module):
             column, row, zero = self.lower(lags), self.upper(lags), jnp.zeros(1, self.dtype)
         return jnp.concatenate([zero, column]), jnp.concatenate([jnp.zeros_like(zero), row])
 
+    def chunks(self, smallest: int) -> Chunks:
+        """The matrix in chunks of at least `smallest` sites and at least as many as it has modes
+        one way: every mode is a wave, and the way round a ring another."""
+        n, lower, upper = self.n, self.lower, self.upper
+        if self.periodic:
+            lower, upper = lower.periodic(n), upper.periodic(n)
+        waves = max(lower.modes, upper.modes) * (1 + self.periodic)
+        size = min(n, max(smallest, 2 ** max(waves - 1, 0).bit_length()))
+        count = -(-n // size)
+        bare = ExponentialToeplitz(n, self.lower, self.upper, jnp.zeros((), self.dtype), self.periodic)
+        site = jnp.arange(size)
+        noise = jnp.pad(jnp.broadcast_to(self.diagonal, (n,)), (0, count * size - n))
+        noise = noise.reshape(count, size, 1) * jnp.eye(size, dtype=self.dtype)
+        blocks = bare.entries(site[:, None], site) + noise
+
+        def both(direct: SumOfExponentials, wrapped: SumOfExponentials) -> Waves:
+            waves = _along(direct, count, size)
+            if self.periodic:
+                around = _around(wrapped, count, size, n)
+                waves = Waves(*map(_beside, waves[:2], around[:2]), _diagonal_blocks(waves, around))
+            return waves
+
+        return Chunks.of(blocks, both(lower, upper), both(upper, lower), n)
+
     # Products with vectors
 
     def _times_diagonal(self, x: Array) -> Array:
@@ -346,3 +371,40 @@ def _running_sum(kernel: SumOfExponentials, x: Array, periodic: bool) -> Array:
         arriving = arriving + integer_power(poles, starts)[:, :, None] * closed[None]
     outside = jnp.einsum("im,bmk->bik", integer_power(poles, sites[:, None]), arriving)
     return (inside + outside).reshape(chunks * _CHUNK, columns)[:n]
+
+
+# Waves, for `ExponentialToeplitz.chunks`
+
+
+def _along(kernel: SumOfExponentials, count: int, size: int) -> Waves:
+    """λ^(i - j) from site to site, in `count` chunks of `size`. A kernel without modes gets one of
+    weight zero."""
+    if kernel.modes == 0:
+        kernel = SumOfExponentials(jnp.zeros(1, kernel.dtype), jnp.zeros(1, kernel.dtype))
+    site, modes = jnp.arange(size)[:, None], kernel.modes
+    enter = integer_power(kernel.poles, site)
+    leave = kernel.weights * integer_power(kernel.poles, size - site)
+    through = jnp.diag(integer_power(kernel.poles, jnp.asarray(size)))
+    return Waves(
+        jnp.broadcast_to(enter, (count, size, modes)),
+        jnp.broadcast_to(leave, (count, size, modes)),
+        jnp.broadcast_to(through, (count, modes, modes)),
+    )
+
+
+def _around(kernel: SumOfExponentials, count: int, size: int, n: int) -> Waves:
+    """μ^(n - i) μ^j, from site j back around the ring to a later site i."""
+    site, modes = jnp.arange(count * size)[:, None], kernel.modes
+    shape = (count, size, modes)
+    enter = integer_power(kernel.poles, jnp.maximum(n - site, 0))
+    leave = kernel.weights * integer_power(kernel.poles, site)
+    through = jnp.broadcast_to(jnp.eye(modes, dtype=kernel.dtype), (count, modes, modes))
+    return Waves(enter.reshape(shape), leave.reshape(shape), through)
+
+
+def _beside(a: Array, b: Array) -> Array:
+    return jnp.concatenate([a, b], axis=-1)
+
+
+def _diagonal_blocks(a: Waves, b: Waves) -> Array:
+    return jax.vmap(jax.scipy.linalg.block_diag)(a.through, b.through)
