@@ -64,11 +64,11 @@ from hodlr.factor import Inverse as Inverse
 from hodlr.fit import FitInfo as FitInfo
 from hodlr.fit import TruncationInfo as TruncationInfo
 from hodlr.fit import fit_exponentials as fit_exponentials
-from hodlr.fit import fit_power_law as fit_power_law
 from hodlr.fit import truncate as truncate
 from hodlr.lineax_adapter import HODLROperator as HODLROperator
 from hodlr.lineax_adapter import HODLRSolver as HODLRSolver
 from hodlr.matrix import HODLR as HODLR
+from hodlr.power_law import fit_power_law as fit_power_law
 from hodlr.sampling import BuildInfo as BuildInfo
 from hodlr.sampling import from_entries as from_entries
 from hodlr.sampling import from_operator as from_operator

@@ -14,7 +14,7 @@ from jaxtyping import Array, ArrayLike
 
 from hodlr.build import check_rank_or_tol, from_exponentials, truncate_levels
 from hodlr.exponentials import check_finite, promote
-from hodlr.lowrank import adjoint
+from hodlr.lowrank import adjoint, frobenius
 from hodlr.matrix import HODLR, same_tree
 from hodlr.toeplitz import ExponentialToeplitz
 
@@ -160,7 +160,7 @@ def compress(
     a = as_hodlr(A)
     tol = check_rank_or_tol("compress", rank, tol, a.leaves)
     compressed, lost = truncate_levels(a, rank, tol, "compress")
-    return compressed, CompressInfo(jnp.sqrt(lost), compressed.ranks)
+    return compressed, CompressInfo(lost, compressed.ranks)
 
 
 def scale(A: Structured, left: ArrayLike, right: ArrayLike) -> HODLR:
@@ -232,11 +232,15 @@ def add_diagonal(A: Structured, d: ArrayLike) -> Structured:
 def frobenius_norm(A: Structured) -> Array:
     """‖A‖ exactly; O(n·r²)."""
     a = as_hodlr(A).unshared()
-    total = jnp.sum(jnp.abs(a.leaves) ** 2)
+    norms = [frobenius(a.leaves)]
     for u, v in zip(a.rows, a.cols, strict=True):
-        # ‖U Vᵀ‖² = Σ_ab (Uᴴ U)_ab (Vᴴ V)_ab, small Gram matrices.
-        total = total + jnp.sum(jnp.real((adjoint(u) @ u) * (adjoint(v) @ v)[:, ::-1]))
-    return jnp.sqrt(jnp.maximum(total, 0))
+        # ‖U Vᵀ‖² = Σ_ab (Uᴴ U)_ab (Vᴴ V)_ab, small Gram matrices of factors of size one.
+        left, right = (jax.lax.stop_gradient(jnp.max(jnp.abs(f), initial=0)) for f in (u, v))
+        left, right = (jnp.where(size > 0, size, 1) for size in (left, right))
+        u, v = u / left.astype(u.dtype), v / right.astype(v.dtype)
+        square = jnp.sum(jnp.real((adjoint(u) @ u) * (adjoint(v) @ v)[:, ::-1]))
+        norms.append(left * right * jnp.sqrt(jnp.maximum(square, 0)))
+    return frobenius(*norms)
 
 
 def norm_estimate(A: Structured, *, iterations: int = 10) -> Array:
@@ -248,9 +252,13 @@ def norm_estimate(A: Structured, *, iterations: int = 10) -> Array:
 
     def step(_, state):
         x, _ = state
-        size = jnp.linalg.norm(x)
-        y = A @ (x / jnp.where(size > 0, size, 1).astype(x.dtype))
-        return adjoint @ y, jnp.linalg.norm(y)
+        y = A @ _unit(x)
+        return adjoint @ _unit(y), frobenius(y)
 
     real = jnp.finfo(A.dtype).dtype
     return jax.lax.fori_loop(0, iterations, step, (x, jnp.zeros((), real)))[1]
+
+
+def _unit(x: Array) -> Array:
+    size = frobenius(x)
+    return x / jnp.where(size > 0, size, 1).astype(x.dtype)

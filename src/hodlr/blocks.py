@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+
 def solve_blocks(blocks: Array, b: Array) -> Array:
     """A⁻¹ b for every block A of blocks (…, s, s) and columns b (…, s, k), by substitution: the
     residual is small also where A is nearly singular. O(s²·(s + k)) each."""

@@ -30,7 +30,6 @@ from hodlr.exponentials import promote
 from hodlr.factor import AbstractFactorisation, check_columns
 from hodlr.lowrank import adjoint
 
-
 # Chunks of this many sites: as in `hodlr.orthogonal`, but the calls do less each.
 _SMALLEST = 32
 

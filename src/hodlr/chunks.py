@@ -20,7 +20,6 @@ from jax import lax
 from jaxtyping import Array
 
 
-
 class Waves(NamedTuple):
     """What crosses the boundaries of chunks in one direction: enter, leave (T, b, r), through
     (T, r, r). Nothing leaves the last chunk."""

@@ -14,6 +14,7 @@ from hodlr.cholesky import CholeskyFactorisation, first_bad_pivot
 from hodlr.circulant import CirculantFactorisation
 from hodlr.exponentials import check_finite
 from hodlr.factor import AbstractFactorisation
+from hodlr.lowrank import frobenius
 from hodlr.orthogonal import OrthogonalFactorisation
 from hodlr.toeplitz import ExponentialToeplitz
 
@@ -61,8 +62,8 @@ def _check_hermitian(A: Structured) -> None:
         return
     x = jnp.asarray(np.cos(np.arange(A.shape[0]) ** 2 % 1009), A.dtype)
     there, back = A @ x, A.H @ x
-    size = jnp.linalg.norm(there) + jnp.linalg.norm(back)
-    if jnp.linalg.norm(there - back) > 1e4 * float(jnp.finfo(A.dtype).eps) * size:
+    size = frobenius(there, back)
+    if frobenius(there - back) > 1e4 * float(jnp.finfo(A.dtype).eps) * size:
         raise ValueError(
             "factorise(A, positive_definite=True) needs a matrix that is its own adjoint, but "
             "A.H differs from A; leave positive_definite out for a general matrix."
@@ -78,9 +79,7 @@ def _not_definite(A: Structured, site: int, pivot: float) -> str:
                 f" Its diagonal is less than the kernel at lag 0, {first:.3g}: `diagonal` is the "
                 "whole diagonal, the kernel at lag 0 plus the noise."
             )
-    return (
-        f"the matrix is not positive definite: pivot {site} is {pivot:.3g}, not above 0." + hint
-    )
+    return f"the matrix is not positive definite: pivot {site} is {pivot:.3g}, not above 0." + hint
 
 
 def solve_with_info(A: Structured, b: ArrayLike) -> tuple[Array, SolveInfo]:
@@ -94,9 +93,9 @@ def measure(A: Structured, x: Array, b: Array) -> SolveInfo:
     """How well x solves A x = b, for columns or one; some twenty products. Constant under
     differentiation."""
     A, x, b = jax.lax.stop_gradient((A, x, b.astype(x.dtype)))
-    size, norm_b = jnp.linalg.norm(x), jnp.linalg.norm(b)
+    size, norm_b = frobenius(x), frobenius(b)
     bound = norm_estimate(A) * size
-    error = jnp.linalg.norm(b - A @ x) / jnp.where(bound + norm_b > 0, bound + norm_b, 1)
+    error = frobenius(b - A @ x) / jnp.where(bound + norm_b > 0, bound + norm_b, 1)
     return SolveInfo(error, bound / jnp.where(norm_b > 0, norm_b, 1))
 
 

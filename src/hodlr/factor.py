@@ -10,6 +10,7 @@ from jaxtyping import Array, ArrayLike
 
 from hodlr.algebra import Structured, add_diagonal
 from hodlr.exponentials import check_finite, promote
+from hodlr.lowrank import frobenius
 
 
 class AbstractFactorisation(eqx.Module):
@@ -69,7 +70,7 @@ class AbstractFactorisation(eqx.Module):
     def residual(self, x: Array, b: Array, *, transpose: bool = False, conj: bool = False) -> Array:
         """Relative residual ‖b - A x‖/‖b‖ (in the Frobenius norm for many columns)."""
         x, b = promote(x, b)
-        return jnp.linalg.norm(b - _view(self.matrix, transpose, conj) @ x) / jnp.linalg.norm(b)
+        return frobenius(b - _view(self.matrix, transpose, conj) @ x) / frobenius(b)
 
     def inverse(self) -> "Inverse":
         """A⁻¹ as an operator."""

@@ -145,9 +145,7 @@ class HODLRSolver(lx.AbstractLinearSolver):
         self, state: Inverse, vector: PyTree[Array], options: dict[str, Any]
     ) -> tuple[Array, lx.RESULTS, dict[str, Any]]:
         del options
-        x = state.factorisation.solve(
-            vector, transpose=state.transposed, conj=state.conjugated
-        )
+        x = state.factorisation.solve(vector, transpose=state.transposed, conj=state.conjugated)
         matrix = state.factorisation.matrix
         matrix = matrix.T if state.transposed else matrix
         info = measure(matrix.conj() if state.conjugated else matrix, x, vector)

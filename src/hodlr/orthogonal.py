@@ -64,7 +64,8 @@ def _reflect(columns: Array) -> tuple[Array, Array, Array]:
     m, k = columns.shape
     rows, tau = jnp.linalg.qr(columns, mode="raw")
     packed, rest = rows.T, m - k
-    q = lax.linalg.householder_product(jnp.pad(packed, ((0, 0), (0, rest))), jnp.pad(tau, (0, rest)))
+    square = jnp.pad(packed, ((0, 0), (0, rest)))
+    q = lax.linalg.householder_product(square, jnp.pad(tau, (0, rest)))
     # H = 1 - τ v vᴴ is unitary, so its determinant is -τ/τ̄; it is the identity where τ = 0.
     moved = tau != 0
     signs = jnp.where(moved, -tau / jnp.where(moved, jnp.conj(tau), 1), 1)
@@ -81,8 +82,8 @@ def _reflect_smoothly(columns: Array) -> tuple[Array, Array, Array]:
 
 
 def eliminate(chunks: Chunks, reflect: Reflect = _reflect) -> Eliminated:
-    """Of chunks with at least one wave either way. Without derivatives, and so with `chunks` held
-    constant (see `log_determinant` and `OrthogonalFactorisation`), but for `_reflect_smoothly`, whose signs mean
+    """Of chunks with at least one wave either way. Without derivatives: they are those of
+    `log_determinant` and of solutions. With `_reflect_smoothly` there are, but the signs mean
     nothing."""
     r, s = chunks.lower.enter.shape[-1], chunks.upper.enter.shape[-1]
     dtype = chunks.blocks.dtype
@@ -181,9 +182,13 @@ def slopes(chunks: Chunks, done: Eliminated) -> Chunks:
 @slopes.defjvp
 def _slopes_jvp(primals, tangents):
     chunks, done = primals
+
     # What was eliminated is a function of the chunks: its derivatives are taken here, and only
     # where second derivatives are asked for.
-    _, change = jax.jvp(lambda c: slopes.fun(c, eliminate(c, _reflect_smoothly)), (chunks,), (tangents[0],))
+    def whole(chunks: Chunks) -> Chunks:
+        return slopes.fun(chunks, eliminate(chunks, _reflect_smoothly))
+
+    change = jax.jvp(whole, (chunks,), (tangents[0],))[1]
     return slopes(chunks, done), change
 
 

@@ -213,7 +213,7 @@ def test_singular_input_is_refused_or_reported():
             hodlr.solve(matrix, b)
         x, info = hodlr.solve_with_info(matrix, b)
         assert not (info.backward_error < 1e-8 and info.growth < 1e12)
-        assert not np.linalg.norm(x) < 1e10 or not np.all(np.isfinite(x))
+        assert not np.max(np.abs(x)) < 1e10 or not np.all(np.isfinite(x))
     sign, logabs = hodlr.slogdet(hodlr.from_dense(np.diag([1.0, 0.0, 2.0])))
     assert sign == 0 and logabs == -np.inf
 
