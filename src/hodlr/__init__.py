@@ -53,6 +53,9 @@ from hodlr.algebra import subtract as subtract
 from hodlr.band import product_band as product_band
 from hodlr.build import from_dense as from_dense
 from hodlr.build import from_exponentials as from_exponentials
+from hodlr.covariance import Covariance as Covariance
+from hodlr.covariance import Posterior as Posterior
+from hodlr.covariance import condition as condition
 from hodlr.direct import SolveInfo as SolveInfo
 from hodlr.direct import factorise as factorise
 from hodlr.direct import slogdet as slogdet
@@ -72,6 +75,8 @@ from hodlr.power_law import fit_power_law as fit_power_law
 from hodlr.sampling import BuildInfo as BuildInfo
 from hodlr.sampling import from_entries as from_entries
 from hodlr.sampling import from_operator as from_operator
+from hodlr.structured import AbstractStructured as AbstractStructured
+from hodlr.structured import diagonal as diagonal
 from hodlr.toeplitz import ExponentialToeplitz as ExponentialToeplitz
 from hodlr.toeplitz import circulant_matvec as circulant_matvec
 from hodlr.toeplitz import toeplitz_matvec as toeplitz_matvec

@@ -1,4 +1,4 @@
-"""How accurate the factorisations are, beside LAPACK's dense ones: `python -m hodlr.bench accuracy`.
+"""How accurate the factorisations are, beside dense LAPACK: `python -m hodlr.bench accuracy`.
 
 Every matrix is formed from its modes in extended precision, and so are log det, a solution and a
 derivative of log det: the reference. LAPACK solves the same matrix, its entries rounded, as it
@@ -111,7 +111,7 @@ def _ours(matrix, b, definite: bool, hierarchical: bool) -> _Answers:
 
 
 def _moved(matrix: ExponentialToeplitz, t) -> ExponentialToeplitz:
-    """Weights and poles along a direction: w (1 + t), λ (1 - t/10), and the diagonal d (1 + t/3)."""
+    """Weights w (1 + t), poles λ (1 - t/10), the diagonal d (1 + t/3)."""
 
     def kernel(k: SumOfExponentials) -> SumOfExponentials:
         s = t.astype(k.dtype)
@@ -220,7 +220,7 @@ def cases(seed: int = 0) -> Iterator[Case]:
     """Two hundred matrices of every kind. Kinds share shapes, and so programs."""
     rng = np.random.default_rng(seed)
     for dtype, n, count in (
-        ("float64", 1, 2), ("float64", 7, 4), ("float64", 300, 16), ("float64", 2000, 2),
+        ("float64", 1, 2), ("float64", 7, 4), ("float64", 300, 16), ("float64", 500, 2),
         ("float32", 300, 12), ("complex128", 100, 8), ("float32", 2000, 2),
     ):  # fmt: skip
         for k in range(count):
@@ -230,7 +230,7 @@ def cases(seed: int = 0) -> Iterator[Case]:
     for dtype, n, count in (("float64", 100, 20), ("float32", 100, 12), ("complex128", 100, 12)):
         for k in range(count):
             yield Case(*_general(rng, n, dtype, k))
-    for dtype, n, count in (("float64", 1000, 6), ("float64", 2, 4), ("float32", 1000, 8)):
+    for dtype, n, count in (("float64", 500, 6), ("float64", 2, 4), ("float32", 1000, 8)):
         for k in range(count):
             yield Case(*_general(rng, n, dtype, k))
     for dtype, n, count in (("float64", 200, 12), ("float32", 200, 6), ("complex128", 61, 6)):
@@ -284,7 +284,7 @@ def _general(rng, n: int, dtype: str, k: int) -> tuple[str, ExponentialToeplitz]
         ("non-symmetric", upper, constant),
         ("indefinite", hermitian, constant),
         ("skew", -hermitian, 0 * constant + (n % 2)),
-        ("singular leaves", upper, np.where(np.arange(n) < n // 3, 0.0, constant)),
+        ("singular leaves", upper, np.where(np.arange(n) % 32 < 16, 0.0, constant)),
         ("shifted", hermitian, constant),
         ("varying diagonal", upper, rng.normal(size=n) * 10 ** rng.uniform(-3, 1, n)),
     )

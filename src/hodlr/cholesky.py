@@ -17,6 +17,7 @@ sites). So the error is that of dense Cholesky. O(n·(b + r)²) operations and O
 A chunk that is not positive definite makes NaN of all that follows.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +30,7 @@ from hodlr.chunks import Chunks, Waves, run, transposed
 from hodlr.exponentials import promote
 from hodlr.factor import AbstractFactorisation, check_columns
 from hodlr.lowrank import adjoint
+from hodlr.orthogonal import logabs
 
 # Chunks of this many sites: as in `hodlr.orthogonal`, but the calls do less each.
 _SMALLEST = 32
@@ -109,18 +111,21 @@ def _no_wave(chunks: Chunks, x: Array) -> Array:
 
 
 def _of_the_chunks(function):
-    """function(chunks, triangle, b), with derivatives in the chunks as if it factorised them."""
-    wrapped = jax.custom_jvp(function)
+    """function(working, triangle, b), with derivatives in the chunks as if it factorised them."""
+
+    @jax.custom_jvp
+    def wrapped(chunks: Chunks, working: Chunks, triangle: Triangle, b: Array) -> Array:
+        return function(working, triangle, b)
 
     @wrapped.defjvp
     def _(primals, tangents):
-        chunks, triangle, b = primals
+        chunks, _, _, b = primals
 
         def whole(chunks: Chunks, b: Array) -> Array:
             return function(chunks, factor(chunks), b)
 
-        change = jax.jvp(whole, (chunks, b), (tangents[0], tangents[2]))[1]
-        return wrapped(chunks, triangle, b), change
+        change = jax.jvp(whole, (chunks, b), (tangents[0], tangents[3]))[1]
+        return wrapped(*primals), change
 
     return wrapped
 
@@ -128,20 +133,24 @@ def _of_the_chunks(function):
 half_solve, half_product = map(_of_the_chunks, (_half_solve, _half_product))
 
 
-@jax.custom_jvp
-def log_determinant(chunks: Chunks, triangle: Triangle) -> Array:
-    """log det A, differentiable in the chunks."""
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def log_determinant(chunks: Chunks, triangle: Triangle, redundant: bool = False) -> Array:
+    """log det A, differentiable in the chunks; where their waves are `redundant`, by orthogonal
+    elimination (see `Chunks.observed`)."""
     pivots = jnp.real(jnp.diagonal(triangle.blocks, axis1=-2, axis2=-1))
     return 2 * jnp.sum(jnp.log(pivots))
 
 
 @log_determinant.defjvp
-def _log_determinant_jvp(primals, tangents):
+def _log_determinant_jvp(redundant, primals, tangents):
     chunks, triangle = primals
+    value = log_determinant(chunks, triangle, redundant)
+    if redundant:
+        return value, jax.jvp(logabs, (chunks,), (tangents[0],))[1]
     derivatives = slopes(chunks, triangle)
     moved = (tangents[0].blocks, tangents[0].lower)
     products = jax.tree.map(lambda a, d: jnp.sum(jnp.real(a * d)), derivatives, moved)
-    return log_determinant(chunks, triangle), jax.tree.reduce(jnp.add, products)
+    return value, jax.tree.reduce(jnp.add, products)
 
 
 def _slopes(chunks: Chunks, triangle: Triangle) -> tuple[Array, Waves]:
@@ -154,6 +163,21 @@ def _slopes(chunks: Chunks, triangle: Triangle) -> tuple[Array, Waves]:
 
     a sum of terms of one sign. Only this recursion runs along the chain.
     """
+    state, (enter, _, through) = triangle.state, chunks.lower
+    inverse, gain, loop, answer = answers(chunks, triangle)
+    identity = jnp.eye(inverse.shape[-1], dtype=inverse.dtype)
+    pull = answer @ gain
+    near = adjoint(inverse) @ inverse - adjoint(gain) @ pull
+    into = state @ (adjoint(enter) @ near + adjoint(through) @ pull)
+    onward = state @ adjoint(loop) @ answer
+    middle = jnp.diagonal(near, axis1=-2, axis2=-1)[..., None] * identity
+    below = 2 * jnp.tril(transposed(near), -1)
+    waves = Waves(-2 * transposed(into), 2 * adjoint(pull), 2 * transposed(onward))
+    return below + middle, waves
+
+
+def answers(chunks: Chunks, triangle: Triangle) -> tuple[Array, Array, Array, Array]:
+    """Lc⁻¹, Γ, K and P of every chunk (see `_slopes`)."""
     (blocks, sent, state), (enter, _, through) = triangle, chunks.lower
     identity = jnp.broadcast_to(jnp.eye(blocks.shape[-1], dtype=blocks.dtype), blocks.shape)
     # One call, for two that run side by side may wait for each other (see `hodlr.blocks`).
@@ -167,14 +191,7 @@ def _slopes(chunks: Chunks, triangle: Triangle) -> tuple[Array, Waves]:
 
     sources = adjoint(seen) @ seen
     answer = lax.scan(step, jnp.zeros_like(state[0]), (loop, sources), reverse=True)[1]
-    pull = answer @ gain
-    near = adjoint(inverse) @ inverse - adjoint(gain) @ pull
-    into = state @ (adjoint(enter) @ near + adjoint(through) @ pull)
-    onward = state @ adjoint(loop) @ answer
-    middle = jnp.diagonal(near, axis1=-2, axis2=-1)[..., None] * identity
-    below = 2 * jnp.tril(transposed(near), -1)
-    waves = Waves(-2 * transposed(into), 2 * adjoint(pull), 2 * transposed(onward))
-    return below + middle, waves
+    return inverse, gain, loop, answer
 
 
 @jax.custom_jvp
@@ -212,19 +229,25 @@ def first_bad_pivot(chunks: Chunks, triangle: Triangle) -> tuple[int, float] | N
 
 
 class CholeskyFactorisation(AbstractFactorisation):
-    """A = L Lᴴ for a positive definite matrix that comes in chunks (see `hodlr.chunks`)."""
+    """A = L Lᴴ for a positive definite matrix that comes in chunks (see `hodlr.chunks`).
+
+    `working`: the same chunks, constant, in the coordinates of `triangle`."""
 
     matrix: Any
     chunks: Chunks
+    working: Chunks
     triangle: Triangle
 
     @classmethod
     def of(cls, matrix: Any) -> "CholeskyFactorisation":
         chunks = matrix.chunks(_SMALLEST).from_lower()
-        return cls(matrix, chunks, factor(lax.stop_gradient(chunks)))
+        working = lax.stop_gradient(chunks)
+        if matrix.redundant_waves:
+            working = working.observed()
+        return cls(matrix, chunks, working, factor(working))
 
     def _solve(self, b: Array) -> Array:
-        constant, triangle = lax.stop_gradient(self.chunks), self.triangle
+        constant, triangle = self.working, self.triangle
 
         def both(_, b: Array) -> Array:
             return _adjoint_half_solve(constant, triangle, _half_solve(constant, triangle, b))
@@ -245,10 +268,12 @@ class CholeskyFactorisation(AbstractFactorisation):
         return self._of_any(half_product, z)
 
     def slogdet(self) -> tuple[Array, Array]:
-        return jnp.ones((), self.matrix.dtype), log_determinant(self.chunks, self.triangle)
+        return jnp.ones((), self.matrix.dtype), log_determinant(
+            self.chunks, self.triangle, self.matrix.redundant_waves
+        )
 
     def _of_any(self, function, x: ArrayLike) -> Array:
         x, _ = promote(x, jnp.zeros((), self.matrix.dtype))
         columns = self.chunks.split(check_columns(x, self.matrix.shape[0]))
-        y = function(self.chunks, self.triangle, columns)
+        y = function(self.chunks, self.working, self.triangle, columns)
         return y.reshape(-1, columns.shape[-1])[: x.shape[0]].reshape(x.shape)

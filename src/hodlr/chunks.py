@@ -104,6 +104,23 @@ class Chunks(NamedTuple):
         blocks = below + jnp.conj(transposed(below)) + middle[..., None] * identity
         return Chunks(blocks, self.lower, self.lower.conj())
 
+    def observed(self) -> "Chunks":
+        """The same matrix, its lower waves in coordinates in which what they make of all later
+        sites has orthonormal columns.
+
+        The ranks of a hierarchical matrix are waves that say nearly the same, and what cancels
+        between them may grow; in these coordinates no wave is larger than the entries it makes."""
+
+        def step(after: Array, site):
+            enter, leave, through = site
+            q, now = jnp.linalg.qr(jnp.concatenate([enter, after @ through]))
+            size = enter.shape[0]
+            return now, Waves(q[:size], leave @ after.T, q[size:])
+
+        nothing = jnp.zeros_like(self.lower.through[0])
+        lower = lax.scan(step, nothing, self.lower, reverse=True)[1]
+        return Chunks(self.blocks, lower, lower.conj())
+
     def conj(self) -> "Chunks":
         return Chunks(jnp.conj(self.blocks), self.lower.conj(), self.upper.conj())
 

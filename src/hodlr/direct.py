@@ -1,5 +1,6 @@
 """The public verbs of direct solution: factorise, solve with a check, log-determinant."""
 
+import functools
 from typing import NamedTuple
 
 import equinox as eqx
@@ -9,13 +10,14 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike
 
-from hodlr.algebra import Structured, check_structured, norm_estimate
+from hodlr.algebra import Structured, norm_estimate
 from hodlr.cholesky import CholeskyFactorisation, first_bad_pivot
 from hodlr.circulant import CirculantFactorisation
 from hodlr.exponentials import check_finite
 from hodlr.factor import AbstractFactorisation
 from hodlr.lowrank import frobenius
 from hodlr.orthogonal import OrthogonalFactorisation
+from hodlr.structured import check_structured
 from hodlr.toeplitz import ExponentialToeplitz
 
 
@@ -42,18 +44,26 @@ def factorise(A: Structured, *, positive_definite: bool = False) -> AbstractFact
     """
     check_structured("factorise", A)
     check_finite("the matrix given to factorise", *jax.tree.leaves(A))
-    if isinstance(A, ExponentialToeplitz) and A.periodic and A.diagonal.ndim == 0:
-        if not positive_definite:
-            return CirculantFactorisation.of(A)
     if not positive_definite:
-        return OrthogonalFactorisation.of(A)
+        return _factorise_any(A)
     _check_hermitian(A)
     F = CholeskyFactorisation.of(A)
     if not isinstance(F.triangle.blocks, Tracer):
-        bad = first_bad_pivot(F.chunks, F.triangle)
+        bad = first_bad_pivot(F.working, F.triangle)
         if bad is not None:
             raise ValueError(_not_definite(A, *bad))
     return F
+
+
+@functools.singledispatch
+def _factorise_any(A: Structured) -> AbstractFactorisation:
+    return OrthogonalFactorisation.of(A)
+
+
+@_factorise_any.register
+def _(A: ExponentialToeplitz) -> AbstractFactorisation:
+    circulant = A.periodic and A.diagonal.ndim == 0
+    return (CirculantFactorisation if circulant else OrthogonalFactorisation).of(A)
 
 
 def _check_hermitian(A: Structured) -> None:

@@ -79,7 +79,7 @@ def returned(
     for start in range(0, len(samples), _BATCH):
         exact = samples[start : start + _BATCH]
         lags = jnp.arange(start + 1, start + 1 + len(exact))
-        error = np.abs(np.asarray(_values(kernel, lags)).astype(exact.dtype) - exact)
+        error = np.abs(np.asarray(_values(kernel, lags)) - exact)
         size = np.abs(exact)
         largest = max(largest, float(np.max(error)))
         relative = max(relative, float(np.max(error / np.where(size > 0, size, np.inf))))

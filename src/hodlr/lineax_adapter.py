@@ -18,8 +18,7 @@ from jaxtyping import Array, PyTree
 from hodlr.algebra import Structured
 from hodlr.direct import factorise, measure, trustworthy
 from hodlr.factor import Inverse
-from hodlr.matrix import HODLR
-from hodlr.toeplitz import ExponentialToeplitz
+from hodlr.structured import AbstractStructured, diagonal
 
 
 class HODLROperator(lx.AbstractLinearOperator):
@@ -33,7 +32,7 @@ class HODLROperator(lx.AbstractLinearOperator):
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, matrix: Structured | Inverse, tags: object = ()):
-        if not isinstance(matrix, (HODLR, ExponentialToeplitz, Inverse)):
+        if not isinstance(matrix, (AbstractStructured, Inverse)):
             raise TypeError(
                 "HODLROperator wraps a HODLR, an ExponentialToeplitz or an inverse, but got "
                 f"{type(matrix).__name__}; turn an array into one with hodlr.from_dense(A)."
@@ -79,10 +78,8 @@ def _(operator: HODLROperator) -> HODLROperator:
 
 @lx.diagonal.register(HODLROperator)
 def _(operator: HODLROperator) -> Array:
-    if isinstance(operator.matrix, ExponentialToeplitz):
-        sites = jnp.arange(operator.matrix.n)
-        return operator.matrix.entries(sites, sites)
-    return operator.matrix.diagonal()
+    matrix = operator.matrix
+    return matrix.diagonal() if isinstance(matrix, Inverse) else diagonal(matrix)
 
 
 @lx.tridiagonal.register(HODLROperator)

@@ -212,6 +212,12 @@ def _log_determinant_jvp(primals, tangents):
     return (sign, logabs), (turn, jnp.real(slope))
 
 
+def logabs(chunks: Chunks) -> Array:
+    """log|det A| from the start."""
+    chunks, scale, done = _factor(chunks)
+    return log_determinant(chunks, done)[1] + chunks.padded * jnp.log(scale)
+
+
 class OrthogonalFactorisation(AbstractFactorisation):
     """Any matrix that comes in chunks (see `hodlr.chunks`), by orthogonal elimination.
 

@@ -247,9 +247,11 @@ def _sample(entries: Entries, tree: Tree, level: int, fractions: Array) -> _Samp
     weight = represented[shell] / np.bincount(shell, minlength=len(areas))[shell]
     corner = pick(fractions[0], 4 * row0.shape[0])
     first, last = edges[shell], edges[shell + 1]
-    distance = jnp.sqrt(first**2 + fractions[1] * (last**2 - first**2)).astype(corner.dtype)
+    first_area, area = (jnp.asarray(a, fractions.dtype) for a in (first**2, last**2 - first**2))
+    distance = jnp.sqrt(first_area + fractions[1] * area).astype(corner.dtype)
     distance = jnp.clip(distance, first, last - 1)
-    along = pick(fractions[2], 2 * distance + 1)
+    rim = 2 * distance + 1
+    along = jnp.minimum((fractions[2] * rim.astype(fractions.dtype)).astype(rim.dtype), rim - 1)
     i, j = jnp.minimum(along, distance), jnp.minimum(2 * distance - along, distance)
     i = jnp.where(corner % 2 == 1, s - 1 - i, i)
     j = jnp.where(corner // 2 % 2 == 1, s - 1 - j, j)

@@ -11,7 +11,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Array, ArrayLike
 
 from hodlr.chunks import Chunks, Waves
@@ -23,7 +22,7 @@ from hodlr.exponentials import (
     ring_closure,
     smooth_length,
 )
-from hodlr.matrix import HODLR, algebra
+from hodlr.structured import AbstractStructured
 
 # Below this size a dense product beats two transforms and their overhead. Much above, building the
 # matrices costs more than it saves when kernels are many, and most of all in reverse mode.
@@ -97,7 +96,7 @@ def circulant_matvec(column: ArrayLike, x: ArrayLike) -> Array:
     return toeplitz_matvec(column, jnp.roll(column[::-1], 1), x)
 
 
-class ExponentialToeplitz(eqx.Module):
+class ExponentialToeplitz(AbstractStructured):
     """The n×n matrix of a two-sided sum of exponentials, on an open chain or on a ring.
 
     With r = |i - j| ≥ 1:  A[i, j] = lower(r) for i > j and upper(r) for i < j, A[i, i] = diagonal.
@@ -156,8 +155,8 @@ class ExponentialToeplitz(eqx.Module):
                 ring_closure(poles, n)  # refuses what cannot be closed
 
     @property
-    def shape(self) -> tuple[int, int]:
-        return (self.n, self.n)
+    def redundant_waves(self) -> bool:
+        return False  # one for each mode
 
     @property
     def dtype(self):
@@ -170,9 +169,8 @@ class ExponentialToeplitz(eqx.Module):
 
     # Entries
 
-    def entries(self, i: ArrayLike, j: ArrayLike) -> Array:
-        """A[i, j] for integer index arrays that broadcast; O(modes) each."""
-        i, j = jnp.broadcast_arrays(jnp.asarray(i), jnp.asarray(j))
+    def _entries(self, i: Array, j: Array) -> Array:
+        """O(modes) each."""
         diagonal = self.diagonal if self.diagonal.ndim == 0 else self.diagonal[i]
         on_diagonal = jnp.where(i == j, diagonal, 0)
         if self.periodic:
@@ -202,8 +200,8 @@ class ExponentialToeplitz(eqx.Module):
         return jnp.concatenate([zero, column]), jnp.concatenate([jnp.zeros_like(zero), row])
 
     def chunks(self, smallest: int) -> Chunks:
-        """The matrix in chunks of at least `smallest` sites and at least as many as it has modes
-        one way: every mode is a wave, and the way round a ring another."""
+        """At least as many sites as modes one way: every mode is a wave, and the way round a ring
+        another."""
         n, lower, upper = self.n, self.lower, self.upper
         if self.periodic:
             lower, upper = lower.periodic(n), upper.periodic(n)
@@ -251,8 +249,6 @@ class ExponentialToeplitz(eqx.Module):
         about eps times |A| |x| entry by entry, also where the transform would lose small outputs
         beside large ones.
         """
-        x = jnp.asarray(x)
-        _product_lengths(self.n, x.reshape(self.n, -1)[:, 0] if x.shape[:1] == (self.n,) else x, x)
         x, diagonal = promote(x, self.diagonal)
         matrix = x.reshape(self.n, -1)
         down = _running_sum(self.lower, matrix, self.periodic)
@@ -260,15 +256,9 @@ class ExponentialToeplitz(eqx.Module):
         local = eqx.tree_at(lambda a: a.diagonal, self, diagonal)._times_diagonal(matrix)
         return (local + down + up).reshape(x.shape)
 
-    def __matmul__(self, x: Any) -> Any:
-        """A @ x for x (n,) or (n, k): by the chunked scan where its n·(128 + 4·modes) multiply-adds
-        (four times as many for complex modes) cost less than the padded transforms' 20·n·log₂(2n),
-        else by FFT. For a structured matrix `hodlr.matmul`."""
-        if isinstance(x, (HODLR, ExponentialToeplitz)):
-            return algebra().matmul(self, x)
-        if not isinstance(x, (jax.Array, Tracer)) and not hasattr(x, "__array__"):
-            return NotImplemented
-        x = jnp.asarray(x)
+    def _columns_product(self, x: Array) -> Array:
+        """By the chunked scan where its n·(128 + 4·modes) multiply-adds (four times as many for
+        complex modes) cost less than the padded transforms' 20·n·log₂(2n), else by FFT."""
         per_site = 4 * (self.lower.modes + self.upper.modes) + 2 * _CHUNK
         if jnp.issubdtype(self.dtype, jnp.complexfloating):
             per_site *= 4
@@ -288,49 +278,15 @@ class ExponentialToeplitz(eqx.Module):
             self.n, self.lower.conj(), self.upper.conj(), jnp.conj(self.diagonal), self.periodic
         )
 
-    @property
-    def H(self) -> "ExponentialToeplitz":
-        """The adjoint, conj(A).T."""
-        return self.conj().T
-
-    def __add__(self, other: Any) -> Any:
-        """Sum of two matrices with the same boundary condition; the modes of both. O(n) at most.
-        With any other structured matrix `hodlr.add`."""
-        if isinstance(other, HODLR):
-            return algebra().add(self, other)
-        if not isinstance(other, ExponentialToeplitz):
-            return NotImplemented
-        if other.periodic != self.periodic:
-            return algebra().add(self, other)
-        if other.n != self.n:
-            raise ValueError(f"cannot add matrices of sizes {self.n} and {other.n}.")
-        diagonal, other_diagonal = promote(self.diagonal, other.diagonal)
-        return ExponentialToeplitz(
-            self.n,
-            self.lower + other.lower,
-            self.upper + other.upper,
-            diagonal + other_diagonal,
-            self.periodic,
-        )
-
-    def __mul__(self, factor: Any) -> Any:
-        """Scaling by a number."""
-        if isinstance(factor, (str, bytes)) or not jnp.isscalar(factor):
-            return NotImplemented
+    def _scaled(self, factor: Any) -> "ExponentialToeplitz":
         diagonal, scale = promote(self.diagonal, factor)
         return ExponentialToeplitz(
             self.n, self.lower * factor, self.upper * factor, diagonal * scale, self.periodic
         )
 
-    __rmul__ = __mul__
-
-    def __neg__(self) -> "ExponentialToeplitz":
-        return self * -1
-
-    def __sub__(self, other: Any) -> Any:
-        if not isinstance(other, (HODLR, ExponentialToeplitz)):
-            return NotImplemented
-        return self + (-other)
+    def plus_diagonal(self, d: Array) -> "ExponentialToeplitz":
+        diagonal = self.diagonal.astype(d.dtype) + d
+        return ExponentialToeplitz(self.n, self.lower, self.upper, diagonal, self.periodic)
 
 
 def _running_sum(kernel: SumOfExponentials, x: Array, periodic: bool) -> Array:
