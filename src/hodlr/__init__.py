@@ -39,6 +39,7 @@ Everything is a pytree of arrays with static sizes and ranks: it works under `ja
 values, and so does fitting kernels; both happen outside `jit`.
 """
 
+from hodlr import kernels as kernels
 from hodlr.algebra import CompressInfo as CompressInfo
 from hodlr.algebra import add as add
 from hodlr.algebra import add_diagonal as add_diagonal

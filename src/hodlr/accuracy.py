@@ -9,7 +9,7 @@ lucky, is what a factorisation may be ten times worse than.
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -57,10 +57,10 @@ def measure(case: Case) -> Row:
     ours = _ours(matrix, jnp.asarray(b), case.definite, case.hierarchical)
     exact, change = _extended(matrix)
     reference = _by_elimination(exact, change, b)
-    flipped = [a[::-1, ::-1] for a in (exact, change)]
+    flipped, turned = (a[::-1, ::-1].astype(dtype) for a in (exact, change))
     theirs = [
         _by_lapack(exact.astype(dtype), change.astype(dtype), b, case.definite),
-        _by_lapack(*(f.astype(dtype) for f in flipped), b[::-1], case.definite),
+        _by_lapack(flipped, turned, b[::-1], case.definite),
     ]
     theirs[1] = theirs[1]._replace(solution=theirs[1].solution[::-1])
     floors = _one_rounding(exact, change, reference, dtype)
@@ -70,15 +70,16 @@ def measure(case: Case) -> Row:
         errors = [_distance(getattr(answer, name), right) for answer in (ours, *theirs)]
         pairs.append((errors[0], max(*errors[1:], floor)))
     condition = float(np.linalg.cond(exact.astype(np.promote_types(dtype, np.float64))))
-    return Row(case, condition, *pairs)
+    logdet, solution, derivative = pairs
+    return Row(case, condition, logdet, solution, derivative)
 
 
 class _Answers(NamedTuple):
     """log det with its phase, A⁻¹ b, and tr(A⁻¹ dA)."""
 
-    logdet: complex
-    solution: np.ndarray
-    derivative: complex
+    logdet: Any
+    solution: Any
+    derivative: Any
 
 
 def _distance(a, b) -> float:
@@ -161,9 +162,9 @@ def _by_elimination(a: np.ndarray, change: np.ndarray, b: np.ndarray) -> _Answer
         sign, logabs = np.linalg.slogdet(a)
         both = np.linalg.solve(a, np.concatenate([b[:, None], change], axis=1))
         logdet = complex(logabs, np.angle(sign))
-        return _Answers(logdet, both[:, 0], np.trace(both[:, 1:]).real)
+        return _Answers(logdet, both[:, 0], complex(np.trace(both[:, 1:])).real)
     work = np.concatenate([a, b[:, None].astype(a.dtype), change.astype(a.dtype)], axis=1)
-    logabs, phase = a.real.dtype.type(0), 0.0
+    logabs, phase = np.real(a).dtype.type(0), 0.0
     for k in range(n):
         pivot = k + int(np.argmax(np.abs(work[k:, k])))
         if pivot != k:
@@ -259,11 +260,11 @@ def _definite(rng, n: int, dtype: str, gap: float, periodic: bool = False) -> Ex
     if "complex" in dtype:
         poles = poles * np.exp(1j * gap * rng.normal(size=2))
     k = SumOfExponentials(rng.uniform(0.3, 1, 2).astype(np.dtype(dtype)), poles.astype(dtype))
-    first = float(np.sum(np.asarray(k.weights).real))
+    first = float(np.sum(np.real(k.weights)))
     noise = first * max(0.1 * gap, 300 * eps) * 10 ** rng.uniform(0, 2, n)
     if periodic:
         k = k * (gap * n if gap * n < 1 else 1.0)
-        first = float(np.sum(np.asarray(k.weights).real))
+        first = float(np.sum(np.real(k.weights)))
     return ExponentialToeplitz(n, k, k.conj(), (first + noise).astype(dtype), periodic)
 
 

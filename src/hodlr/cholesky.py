@@ -268,9 +268,9 @@ class CholeskyFactorisation(AbstractFactorisation):
         return self._of_any(half_product, z)
 
     def slogdet(self) -> tuple[Array, Array]:
-        return jnp.ones((), self.matrix.dtype), log_determinant(
-            self.chunks, self.triangle, self.matrix.redundant_waves
-        )
+        value = log_determinant(self.chunks, self.triangle, self.matrix.redundant_waves)
+        beyond = self.chunks.padded - self.matrix.shape[0]
+        return jnp.ones((), self.matrix.dtype), value - beyond * jnp.log(self.chunks.size())
 
     def _of_any(self, function, x: ArrayLike) -> Array:
         x, _ = promote(x, jnp.zeros((), self.matrix.dtype))

@@ -58,8 +58,8 @@ class Chunks(NamedTuple):
 
     @classmethod
     def of(cls, blocks: Array, lower: Waves, upper: Waves, n: int) -> "Chunks":
-        """From generators on T·b ≥ n sites: those beyond n are cut off, and replaced by the
-        identity."""
+        """From generators on T·b ≥ n sites: those beyond n are cut off, with `size` on their
+        diagonal."""
         shape = blocks.shape[:2]
         inside = (jnp.arange(shape[0] * shape[1]) < n).reshape(shape)
 
@@ -69,7 +69,9 @@ class Chunks(NamedTuple):
 
         identity = jnp.eye(shape[1], dtype=blocks.dtype)
         both = inside[:, :, None] & inside[:, None, :]
-        return cls(jnp.where(both, blocks, identity), cut(lower), cut(upper))
+        bare = cls(jnp.where(both, blocks, 0), cut(lower), cut(upper))
+        size = bare.size().astype(blocks.dtype)
+        return bare._replace(blocks=jnp.where(both, bare.blocks, size * identity))
 
     @property
     def padded(self) -> int:

@@ -54,6 +54,10 @@ class Covariance(AbstractStructured):
         return self.times.dtype
 
     @property
+    def shape(self) -> tuple[int, int]:
+        return (self.n, self.n)
+
+    @property
     def redundant_waves(self) -> bool:
         return False
 

@@ -250,7 +250,7 @@ def _from_subspace(basis: np.ndarray, samples: np.ndarray, terms: int):
 
     def fit(poles):
         if not np.iscomplexobj(samples) and not np.any(np.abs(poles.imag) > 1e-12):
-            poles = poles.real
+            poles = np.real(poles)
         dtype = _dtype_of(poles, samples)
         poles = poles.astype(dtype).astype(np.result_type(dtype, float))
         some = lags if len(lags) < 2000 else np.unique(np.round(np.geomspace(1, len(lags), 2000)))
@@ -271,7 +271,7 @@ def _spread(poles: np.ndarray, n: int, terms: int):
     """Real poles in place of a cluster of them, around its middle and ever wider apart."""
     apart = np.abs(poles[:, None] - poles) + np.eye(len(poles))
     close = np.min(apart, axis=1) < 0.02
-    middle = float(np.mean(poles[close].real)) if np.any(close) else 0.0
+    middle = float(np.mean(np.real(poles[close]))) if np.any(close) else 0.0
     if not middle > 0 or np.any(np.abs(poles[close] - middle) > 0.1):
         return
     others = poles[~close]

@@ -41,6 +41,10 @@ class HODLR(AbstractStructured):
         return self.tree.n
 
     @property
+    def shape(self) -> tuple[int, int]:
+        return (self.n, self.n)
+
+    @property
     def redundant_waves(self) -> bool:
         return True  # those of the ranks of each level
 
@@ -126,8 +130,8 @@ class HODLR(AbstractStructured):
             top -= 1
         if top == 0:  # one chunk has nobody to send to: a wave of zeros
             nothing = jnp.zeros((1, tree.padded, 1), self.dtype)
-            waves = Waves(nothing, nothing, jnp.zeros((1, 1, 1), self.dtype))
-            return Chunks.of(self._nodes(0), waves, waves, tree.n)
+            silent = Waves(nothing, nothing, jnp.zeros((1, 1, 1), self.dtype))
+            return Chunks.of(self._nodes(0), silent, silent, tree.n)
         inside = []
         for level in range(top):
             last = np.arange(1, 2**top + 1) % 2 ** (top - level) == 0

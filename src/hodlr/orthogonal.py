@@ -251,7 +251,7 @@ class OrthogonalFactorisation(AbstractFactorisation):
 
     def slogdet(self) -> tuple[Array, Array]:
         sign, logabs = log_determinant(self.chunks, self.done)
-        return sign, logabs + self.chunks.padded * jnp.log(self.scale)
+        return sign, logabs + self.matrix.shape[0] * jnp.log(self.scale)
 
 
 @jax.jit

@@ -23,7 +23,10 @@ from hodlr.exponentials import promote
 class AbstractStructured(eqx.Module):
     """A square matrix (n, n) held by fewer numbers than it has entries."""
 
-    n: eqx.AbstractVar[int]
+    @property
+    @abc.abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """(n, n)."""
 
     @property
     @abc.abstractmethod
@@ -70,10 +73,6 @@ class AbstractStructured(eqx.Module):
         coordinates (see `Chunks.observed`)."""
 
     @property
-    def shape(self) -> tuple[int, int]:
-        return (self.n, self.n)
-
-    @property
     def H(self) -> Any:
         """The adjoint, conj(A).T."""
         return self.conj().T
@@ -82,15 +81,16 @@ class AbstractStructured(eqx.Module):
         """A[i, j] for integer index arrays 0 … n - 1 that broadcast, without forming anything
         larger."""
         i, j = jnp.broadcast_arrays(jnp.asarray(i), jnp.asarray(j))
+        n = self.shape[0]
         for name, index in (("row", i), ("column", j)):
             if not jnp.issubdtype(index.dtype, jnp.integer):
                 raise TypeError(f"entries needs integer indices, but got dtype {index.dtype}.")
             if not isinstance(index, Tracer) and index.size:
                 low, high = int(np.min(index)), int(np.max(index))
-                if low < 0 or high >= self.n:
+                if low < 0 or high >= n:
                     raise IndexError(
-                        f"the matrix is {self.n}×{self.n}: it has no {name} "
-                        f"{low if low < 0 else high}; indices run from 0 to {self.n - 1}."
+                        f"the matrix is {n}×{n}: it has no {name} "
+                        f"{low if low < 0 else high}; indices run from 0 to {n - 1}."
                     )
         return self._entries(i, j)
 
@@ -101,25 +101,23 @@ class AbstractStructured(eqx.Module):
         """A @ x for x (n,) or (n, k); for a structured matrix `hodlr.matmul`."""
         if isinstance(x, AbstractStructured):
             return combine("matmul", self, x)
-        x = _as_array(x)
+        n, x = self.shape[0], _as_array(x)
         if x is None:
             return NotImplemented
-        if x.ndim not in (1, 2) or x.shape[0] != self.n:
+        if x.ndim not in (1, 2) or x.shape[0] != n:
             raise ValueError(
-                f"A is {self.n}×{self.n}: in A @ x, x must have shape ({self.n},) or "
-                f"({self.n}, k), but got {x.shape}."
+                f"A is {n}×{n}: in A @ x, x must have shape ({n},) or ({n}, k), but got {x.shape}."
             )
         return self._columns_product(promote(x, jnp.zeros((), self.dtype))[0])
 
     def __rmatmul__(self, y: Any) -> Any:
         """y @ A for y (n,) or (k, n)."""
-        y = _as_array(y)
+        n, y = self.shape[0], _as_array(y)
         if y is None:
             return NotImplemented
-        if y.ndim not in (1, 2) or y.shape[-1] != self.n:
+        if y.ndim not in (1, 2) or y.shape[-1] != n:
             raise ValueError(
-                f"A is {self.n}×{self.n}: in y @ A, y must have shape ({self.n},) or "
-                f"(k, {self.n}), but got {y.shape}."
+                f"A is {n}×{n}: in y @ A, y must have shape ({n},) or (k, {n}), but got {y.shape}."
             )
         return (self.T @ y.T).T
 
@@ -162,7 +160,7 @@ def diagonal(A: Any) -> Array:
     """The diagonal (n,) of any structured matrix."""
     if not isinstance(A, AbstractStructured):
         raise TypeError(_expected("diagonal", A))
-    sites = jnp.arange(A.n)
+    sites = jnp.arange(A.shape[0])
     return A.entries(sites, sites)
 
 
@@ -185,7 +183,7 @@ def combine(verb: str, A: Any, B: Any, **options: Any) -> Any:
     for operand in (A, B):
         if not isinstance(operand, AbstractStructured):
             raise TypeError(_expected(verb, operand))
-    if A.n != B.n:
+    if A.shape != B.shape:
         raise ValueError(f"{verb} needs one size, but got the sizes {A.shape} and {B.shape}.")
     default = _PAIRS[verb, AbstractStructured, AbstractStructured]
     return _PAIRS.get((verb, type(A), type(B)), default)(A, B, **options)

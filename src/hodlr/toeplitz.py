@@ -155,6 +155,10 @@ class ExponentialToeplitz(AbstractStructured):
                 ring_closure(poles, n)  # refuses what cannot be closed
 
     @property
+    def shape(self) -> tuple[int, int]:
+        return (self.n, self.n)
+
+    @property
     def redundant_waves(self) -> bool:
         return False  # one for each mode
 
@@ -219,7 +223,11 @@ class ExponentialToeplitz(AbstractStructured):
             waves = _along(direct, count, size)
             if self.periodic:
                 around = _around(wrapped, count, size, n)
-                waves = Waves(*map(_beside, waves[:2], around[:2]), _diagonal_blocks(waves, around))
+                waves = Waves(
+                    jnp.concatenate([waves.enter, around.enter], axis=-1),
+                    jnp.concatenate([waves.leave, around.leave], axis=-1),
+                    jax.vmap(jax.scipy.linalg.block_diag)(waves.through, around.through),
+                )
             return waves
 
         return Chunks.of(blocks, both(lower, upper), both(upper, lower), n)
@@ -357,11 +365,3 @@ def _around(kernel: SumOfExponentials, count: int, size: int, n: int) -> Waves:
     leave = kernel.weights * integer_power(kernel.poles, site)
     through = jnp.broadcast_to(jnp.eye(modes, dtype=kernel.dtype), (count, modes, modes))
     return Waves(enter.reshape(shape), leave.reshape(shape), through)
-
-
-def _beside(a: Array, b: Array) -> Array:
-    return jnp.concatenate([a, b], axis=-1)
-
-
-def _diagonal_blocks(a: Waves, b: Waves) -> Array:
-    return jax.vmap(jax.scipy.linalg.block_diag)(a.through, b.through)
