@@ -167,7 +167,10 @@ def _level_within(entries, tree, level, sample, threshold, allowed, rng) -> Cros
     root_count = math.sqrt(_count(tree, level))
     # A miss is looked for again from other probes, more of them, and then reported.
     for attempt in range(4):
-        probes = rng.uniform(size=(2, 4**attempt * _PROBES))
+        if s * s > 64 * _PROBES:
+            probes = rng.uniform(size=(2, 4**attempt * _PROBES))
+        else:  # all entries, as many as the last attempt has: what is left may be a single one
+            probes = (np.indices((s, s)).reshape(2, -1) + 0.5) / s
         while True:
 
             def build(sample, probes, most=most):
