@@ -39,6 +39,7 @@ Everything is a pytree of arrays with static sizes and ranks: it works under `ja
 values, and so does fitting kernels; both happen outside `jit`.
 """
 
+from hodlr import kernels as kernels
 from hodlr.algebra import CompressInfo as CompressInfo
 from hodlr.algebra import add as add
 from hodlr.algebra import add_diagonal as add_diagonal
@@ -53,6 +54,9 @@ from hodlr.algebra import subtract as subtract
 from hodlr.band import product_band as product_band
 from hodlr.build import from_dense as from_dense
 from hodlr.build import from_exponentials as from_exponentials
+from hodlr.covariance import Covariance as Covariance
+from hodlr.covariance import Posterior as Posterior
+from hodlr.covariance import condition as condition
 from hodlr.direct import SolveInfo as SolveInfo
 from hodlr.direct import factorise as factorise
 from hodlr.direct import slogdet as slogdet
@@ -64,14 +68,16 @@ from hodlr.factor import Inverse as Inverse
 from hodlr.fit import FitInfo as FitInfo
 from hodlr.fit import TruncationInfo as TruncationInfo
 from hodlr.fit import fit_exponentials as fit_exponentials
-from hodlr.fit import fit_power_law as fit_power_law
 from hodlr.fit import truncate as truncate
 from hodlr.lineax_adapter import HODLROperator as HODLROperator
 from hodlr.lineax_adapter import HODLRSolver as HODLRSolver
 from hodlr.matrix import HODLR as HODLR
+from hodlr.power_law import fit_power_law as fit_power_law
 from hodlr.sampling import BuildInfo as BuildInfo
 from hodlr.sampling import from_entries as from_entries
 from hodlr.sampling import from_operator as from_operator
+from hodlr.structured import AbstractStructured as AbstractStructured
+from hodlr.structured import diagonal as diagonal
 from hodlr.toeplitz import ExponentialToeplitz as ExponentialToeplitz
 from hodlr.toeplitz import circulant_matvec as circulant_matvec
 from hodlr.toeplitz import toeplitz_matvec as toeplitz_matvec

@@ -5,7 +5,8 @@ promotes their dtypes. Nothing is assumed about symmetry: the product of two sym
 not symmetric.
 """
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,13 @@ from jaxtyping import Array, ArrayLike
 
 from hodlr.build import check_rank_or_tol, from_exponentials, truncate_levels
 from hodlr.exponentials import check_finite, promote
-from hodlr.lowrank import adjoint
+from hodlr.lowrank import adjoint, frobenius
 from hodlr.matrix import HODLR, same_tree
+from hodlr.structured import AbstractStructured, check_structured, combine, pairs
 from hodlr.toeplitz import ExponentialToeplitz
 
-Structured = HODLR | ExponentialToeplitz
+# Any type may be meant: what two of them make is in the table of `hodlr.structured`.
+Structured = AbstractStructured
 
 
 class CompressInfo(NamedTuple):
@@ -29,15 +32,20 @@ class CompressInfo(NamedTuple):
     ranks: tuple[int, ...]
 
 
-def as_hodlr(A: Structured, like: Structured | None = None) -> HODLR:
+@functools.singledispatch
+def as_hodlr(A: Any, like: Any = None) -> HODLR:
     """The operand as HODLR, with the leaves of `like` where that is one."""
-    if isinstance(A, HODLR):
-        return A
-    if not isinstance(A, ExponentialToeplitz):
-        raise TypeError(
-            f"expected a HODLR or an ExponentialToeplitz, but got {type(A).__name__}; "
-            "turn an array into one with hodlr.from_dense(A)."
-        )
+    check_structured("hodlr", A)
+    raise TypeError(f"hodlr knows no HODLR form of a {type(A).__name__}.")
+
+
+@as_hodlr.register
+def _(A: HODLR, like: Any = None) -> HODLR:
+    return A
+
+
+@as_hodlr.register
+def _(A: ExponentialToeplitz, like: Any = None) -> HODLR:
     return from_exponentials(A, leaf_size=like.tree.leaf_size if isinstance(like, HODLR) else 64)
 
 
@@ -48,14 +56,20 @@ def _pair(A: Structured, B: Structured, verb: str) -> tuple[HODLR, HODLR]:
 def add(A: Structured, B: Structured) -> Structured:
     """A + B. Two exponential matrices with one boundary condition stay exponential; else the ranks
     add."""
-    if (
-        isinstance(A, ExponentialToeplitz)
-        and isinstance(B, ExponentialToeplitz)
-        and A.periodic == B.periodic
-    ):
-        return A + B
-    a, b = _pair(A, B, "add")
-    return a + b
+    return combine("add", A, B)
+
+
+@pairs("add", AbstractStructured, AbstractStructured)
+def _add(A: Structured, B: Structured) -> Structured:
+    return combine("add", *_pair(A, B, "add"))
+
+
+@pairs("add", ExponentialToeplitz, ExponentialToeplitz)
+def _add_exponentials(A: ExponentialToeplitz, B: ExponentialToeplitz) -> Structured:
+    if A.periodic != B.periodic:
+        return _add(A, B)
+    d, e = promote(A.diagonal, B.diagonal)
+    return ExponentialToeplitz(A.n, A.lower + B.lower, A.upper + B.upper, d + e, A.periodic)
 
 
 def subtract(A: Structured, B: Structured) -> Structured:
@@ -73,6 +87,13 @@ def matmul(
     nor tol: exact, the ranks are these sums (never more than the size of the block). With rank= or
     tol=: truncated afterwards as by `compress`.
     """
+    return combine("matmul", A, B, rank=rank, tol=tol)
+
+
+@pairs("matmul", AbstractStructured, AbstractStructured)
+def _matmul(
+    A: Structured, B: Structured, *, rank: int | None = None, tol: float | None = None
+) -> HODLR:
     a, b = _pair(A, B, "multiply")
     if rank is not None or tol is not None:
         tol = check_rank_or_tol("matmul", rank, tol, a.leaves)
@@ -127,10 +148,19 @@ def _cap(rows: Array, cols: Array) -> tuple[Array, Array]:
 
 def hadamard(A: Structured, B: Structured) -> Structured:
     """The entrywise product; the ranks multiply. Two open exponential matrices stay exponential."""
-    if isinstance(A, ExponentialToeplitz) and isinstance(B, ExponentialToeplitz):
-        if not (A.periodic or B.periodic) and A.n == B.n:
-            d, e = promote(A.diagonal, B.diagonal)
-            return ExponentialToeplitz(A.n, A.lower * B.lower, A.upper * B.upper, d * e)
+    return combine("hadamard", A, B)
+
+
+@pairs("hadamard", ExponentialToeplitz, ExponentialToeplitz)
+def _hadamard_exponentials(A: ExponentialToeplitz, B: ExponentialToeplitz) -> Structured:
+    if A.periodic or B.periodic:
+        return _hadamard(A, B)
+    d, e = promote(A.diagonal, B.diagonal)
+    return ExponentialToeplitz(A.n, A.lower * B.lower, A.upper * B.upper, d * e)
+
+
+@pairs("hadamard", AbstractStructured, AbstractStructured)
+def _hadamard(A: Structured, B: Structured) -> HODLR:
     a, b = _pair(A, B, "multiply")
 
     def rowwise(u: Array, v: Array) -> Array:
@@ -156,7 +186,7 @@ def compress(
     a = as_hodlr(A)
     tol = check_rank_or_tol("compress", rank, tol, a.leaves)
     compressed, lost = truncate_levels(a, rank, tol, "compress")
-    return compressed, CompressInfo(jnp.sqrt(lost), compressed.ranks)
+    return compressed, CompressInfo(lost, compressed.ranks)
 
 
 def scale(A: Structured, left: ArrayLike, right: ArrayLike) -> HODLR:
@@ -207,32 +237,28 @@ def low_rank_update(A: Structured, U: ArrayLike, V: ArrayLike) -> HODLR:
 
 def add_diagonal(A: Structured, d: ArrayLike) -> Structured:
     """A + diag(d) for a number or a vector (n,); of the same type as A. O(n·leaf_size) at most."""
+    check_structured("add_diagonal", A)
     d, like = promote(d, jnp.zeros((), A.dtype))
     check_finite("the vector given to add_diagonal", d)
     if d.shape not in ((), (A.shape[0],)):
         raise ValueError(
             f"add_diagonal needs a number or shape ({A.shape[0]},), but got {d.shape}."
         )
-    if isinstance(A, ExponentialToeplitz):
-        return ExponentialToeplitz(
-            A.n, A.lower, A.upper, A.diagonal.astype(like.dtype) + d, A.periodic
-        )
-    a = A.astype(like.dtype)
-    tree = a.tree
-    if d.ndim == 0:
-        return HODLR(a.leaves + d * jnp.eye(tree.leaf_size, dtype=d.dtype), a.rows, a.cols, tree)
-    vectors = jnp.pad(d, (0, tree.padded - tree.n)).reshape(tree.n_leaves, tree.leaf_size)
-    return HODLR(a.leaves + jax.vmap(jnp.diag)(vectors), a.rows, a.cols, tree)
+    return A.plus_diagonal(d.astype(like.dtype))
 
 
 def frobenius_norm(A: Structured) -> Array:
     """‖A‖ exactly; O(n·r²)."""
     a = as_hodlr(A).unshared()
-    total = jnp.sum(jnp.abs(a.leaves) ** 2)
+    norms = [frobenius(a.leaves)]
     for u, v in zip(a.rows, a.cols, strict=True):
-        # ‖U Vᵀ‖² = Σ_ab (Uᴴ U)_ab (Vᴴ V)_ab, small Gram matrices.
-        total = total + jnp.sum(jnp.real((adjoint(u) @ u) * (adjoint(v) @ v)[:, ::-1]))
-    return jnp.sqrt(jnp.maximum(total, 0))
+        # ‖U Vᵀ‖² = Σ_ab (Uᴴ U)_ab (Vᴴ V)_ab, small Gram matrices of factors of size one.
+        left, right = (jax.lax.stop_gradient(jnp.max(jnp.abs(f), initial=0)) for f in (u, v))
+        left, right = (jnp.where(size > 0, size, 1) for size in (left, right))
+        u, v = u / left.astype(u.dtype), v / right.astype(v.dtype)
+        square = jnp.sum(jnp.real((adjoint(u) @ u) * (adjoint(v) @ v)[:, ::-1]))
+        norms.append(left * right * jnp.sqrt(jnp.maximum(square, 0)))
+    return frobenius(*norms)
 
 
 def norm_estimate(A: Structured, *, iterations: int = 10) -> Array:
@@ -244,9 +270,13 @@ def norm_estimate(A: Structured, *, iterations: int = 10) -> Array:
 
     def step(_, state):
         x, _ = state
-        size = jnp.linalg.norm(x)
-        y = A @ (x / jnp.where(size > 0, size, 1).astype(x.dtype))
-        return adjoint @ y, jnp.linalg.norm(y)
+        y = A @ _unit(x)
+        return adjoint @ _unit(y), frobenius(y)
 
     real = jnp.finfo(A.dtype).dtype
     return jax.lax.fori_loop(0, iterations, step, (x, jnp.zeros((), real)))[1]
+
+
+def _unit(x: Array) -> Array:
+    size = frobenius(x)
+    return x / jnp.where(size > 0, size, 1).astype(x.dtype)

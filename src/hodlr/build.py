@@ -1,7 +1,5 @@
 """Building HODLR matrices from an array and, exactly, from sums of exponentials."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +7,7 @@ from jaxtyping import Array, ArrayLike
 
 from hodlr.exponentials import SumOfExponentials, check_finite, integer_power
 from hodlr.lowrank import (
+    frobenius,
     in_turn,
     parts_of_blocks,
     parts_of_products,
@@ -41,7 +40,7 @@ def from_dense(
     tree = Tree.of(A.shape[0], leaf_size)
     rest = tree.padded - tree.n
     A = jnp.pad(A, ((0, rest), (0, rest)))
-    budget = None if tol is None else _budget(tol, float(jnp.linalg.norm(A)), tree.depth)
+    budget = None if tol is None else _budget(tol, float(frobenius(A)), tree.depth)
     rows, cols, parts = [], [], None
     for level in range(tree.depth):
         s = tree.half(level)
@@ -151,20 +150,18 @@ _truncate = jax.jit(truncate_products, static_argnums=3)
 def truncate_levels(
     H: HODLR, rank: int | None, tol: float | None, verb: str
 ) -> tuple[HODLR, Array]:
-    """Every level at the given rank, or at the smallest rank for tol·‖H‖; and the squared Frobenius
+    """Every level at the given rank, or at the smallest rank for tol·‖H‖; and the Frobenius
     error."""
     a = H.unshared()
     parts = []
     for u, v in zip(a.rows, a.cols, strict=True):
         parts.append(_parts(*in_turn(parts[-1] if parts else None, u, v[:, ::-1])))
-    lost = jnp.zeros((), jnp.finfo(H.dtype).dtype)
+    lost = [jnp.zeros((), jnp.finfo(H.dtype).dtype)]
     budget = 0.0
     if tol is not None:
         require_concrete(verb, H.leaves)
-        norm = math.sqrt(
-            sum(float(jnp.sum(p.values**2)) for p in parts) + float(jnp.linalg.norm(a.leaves)) ** 2
-        )
-        budget = _budget(tol, norm, H.tree.depth)
+        norm = frobenius(a.leaves, *(p.values for p in parts))
+        budget = _budget(tol, float(norm), H.tree.depth)
     rows, cols = [], []
     for u, v, part in zip(a.rows, a.cols, parts, strict=True):
         size = part.values.shape[-1]
@@ -176,5 +173,5 @@ def truncate_levels(
         left, right = _truncate(u, v[:, ::-1], part, keep)
         rows.append(left)
         cols.append(right[:, ::-1])
-        lost = lost + jnp.sum(part.values[..., keep:] ** 2)
-    return HODLR(a.leaves, tuple(rows), tuple(cols), H.tree), lost
+        lost.append(part.values[..., keep:])
+    return HODLR(a.leaves, tuple(rows), tuple(cols), H.tree), frobenius(*lost)

@@ -1,7 +1,5 @@
 """Direct solution of circulant matrices: rings with the same diagonal at every site."""
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -9,34 +7,27 @@ from hodlr.factor import AbstractFactorisation
 from hodlr.toeplitz import ExponentialToeplitz
 
 
-class _Eigenvalues(NamedTuple):
-    sign: Array
-    logabs: Array
-
-
 class CirculantFactorisation(AbstractFactorisation):
     """The eigenvalues of a ring whose diagonal is one number; O(n log n).
 
     They are the transform of the first column, so the error is eps times the condition of the
-    matrix, whatever the condition of its blocks.  Elimination along a chain has no such bound: cut
-    open, a well-conditioned ring that is not symmetric may be singular to any number of digits
-    (a symbol that winds around zero).
+    matrix.
     """
 
     matrix: ExponentialToeplitz
     eigenvalues: Array
 
-    def __init__(self, matrix: ExponentialToeplitz):
-        self.matrix = matrix
+    @classmethod
+    def of(cls, matrix: ExponentialToeplitz) -> "CirculantFactorisation":
         column = matrix.entries(jnp.arange(matrix.n), jnp.asarray(0))
-        self.eigenvalues = jnp.fft.fft(column)
+        return cls(matrix, jnp.fft.fft(column))
 
     def _solve(self, b: Array) -> Array:
         modes = jnp.fft.fft(b, axis=0) / self.eigenvalues[:, None]
         x = jnp.fft.ifft(modes, axis=0)
         return x if jnp.issubdtype(b.dtype, jnp.complexfloating) else jnp.real(x)
 
-    def _blocks(self) -> list[_Eigenvalues]:
+    def slogdet(self) -> tuple[Array, Array]:
         moduli = jnp.abs(self.eigenvalues)
         zero = moduli == 0
         sizes = jnp.where(zero, 1, moduli).astype(self.eigenvalues.dtype)
@@ -44,7 +35,8 @@ class CirculantFactorisation(AbstractFactorisation):
         if not jnp.issubdtype(self.matrix.dtype, jnp.complexfloating):
             # eigenvalues of a real matrix come in conjugate pairs: the product is a sign
             phases = jnp.sign(jnp.real(jnp.prod(phases)))
-        return [_Eigenvalues(phases, jnp.log(moduli))]
+            return phases.astype(self.matrix.dtype), jnp.sum(jnp.log(moduli))
+        return jnp.prod(phases), jnp.sum(jnp.log(moduli))
 
     def inverse_diagonal(self) -> Array:
         """The mean of the inverse eigenvalues, the same at every site."""

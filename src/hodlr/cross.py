@@ -20,6 +20,9 @@ from hodlr.tree import Tree
 Entries = Callable[[Array, Array], Array]
 # A pivot is the largest entry of its row and of its column after this many walks along both.
 _WALKS = 3
+# Distances from the ends of rows and columns (2, 4·size²): every entry of the four corners, which
+# take turns.
+_CORNER = np.repeat(np.indices((12, 12)).reshape(2, -1), 4, axis=1)
 
 
 class Crosses(NamedTuple):
@@ -67,10 +70,11 @@ def find_crosses(
     """Crosses for every block until no pivot exceeds `threshold` or round-off, `most` at most.
 
     The search starts from the worst of a set of entries: random ones, at the fractions `probes`
-    (2, count) of the sides of every block, and a grid of rows and columns that crowds towards the
-    ends of the block. What is near in index (or around a ring) meets at the corners of the blocks;
-    a kernel that is singular there is missed by random probes alone. O(n·most) entries and
-    O(n·most²) operations; constant under differentiation.
+    (2, count) of the sides of every block and again crowded towards its corners, a grid of rows
+    and columns that crowds towards the ends, and all of the corners themselves. What is near in
+    index (or around a ring) meets there; a kernel that is singular there, or lives nowhere else, is
+    missed by random probes alone. O(n·most) entries and O(n·most²) operations; constant under
+    differentiation.
     """
     n, s = tree.n, tree.half(level)
     row0, col0 = block_starts(tree, level)
@@ -80,10 +84,16 @@ def find_crosses(
         return jax.lax.stop_gradient(masked_entries(entries, n, i, j))
 
     def probe(i0: Array, j0: Array) -> tuple[Array, Array]:
+        rows, columns = (jnp.clip(n - start, 1, s) for start in (i0, j0))
+        grid = jnp.meshgrid(_crowded(s, rows), _crowded(s, columns))
         random = pick(probes, s)
-        grid = jnp.meshgrid(_crowded(s, n - i0), _crowded(s, n - j0))
-        i, j = (jnp.concatenate([r, g.reshape(-1)]) for r, g in zip(random, grid, strict=True))
-        return i, j
+        i = [random[0], grid[0].reshape(-1)]
+        j = [random[1], grid[1].reshape(-1)]
+        for corner in (_towards_corners(probes, s), jnp.asarray(_CORNER)):
+            turn = np.arange(corner.shape[1])
+            i.append(_from_ends(corner[0], turn % 2 == 1, rows))
+            j.append(_from_ends(corner[1], turn // 2 % 2 == 1, columns))
+        return jnp.concatenate(i), jnp.concatenate(j)
 
     probe_i, probe_j = jax.vmap(probe)(row0, col0)
     missed = value(row0[:, None] + probe_i, col0[:, None] + probe_j)
@@ -142,11 +152,21 @@ def find_crosses(
 
 
 def _crowded(s: int, valid: Array) -> Array:
-    """Indices 0, 1, 2, 4, … of a range of min(s, valid) from either end."""
+    """Indices 0, 1, 2, 4, … of a range of `valid` ≤ s from either end."""
     steps = np.append(0, 2 ** np.arange(max(1, s.bit_length())))
     steps = jnp.asarray(np.minimum(steps, s - 1))
-    last = jnp.clip(valid, 1, s) - 1
-    return jnp.concatenate([jnp.minimum(steps, last), jnp.maximum(last - steps, 0)])
+    return jnp.concatenate([jnp.minimum(steps, valid - 1), jnp.maximum(valid - 1 - steps, 0)])
+
+
+def _towards_corners(fractions: Array, s: int) -> Array:
+    """Distances from the ends of a range of s, as many between 1 and 2 as between s/2 and s."""
+    return jnp.minimum(((s + 1.0) ** fractions).astype(jnp.arange(0).dtype) - 1, s - 1)
+
+
+def _from_ends(distance: Array, far: np.ndarray, valid: Array) -> Array:
+    """Indices at a distance from the first, or where `far` from the last, of `valid`."""
+    distance = jnp.minimum(distance, valid - 1)
+    return jnp.where(far, valid - 1 - distance, distance)
 
 
 def interpolate(entries: Entries, tree: Tree, level: int, crosses: Crosses) -> tuple[Array, Array]:

@@ -9,19 +9,24 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import ArrayLike
 
 from hodlr.exponentials import SumOfExponentials, check_finite, smooth_length
+
+# Lags at which a kernel is evaluated at a time.
+_BATCH = 2**16
 
 
 class FitInfo(NamedTuple):
     """Certificate of a fit: `terms`, and the largest errors over all lags r = 1 … n, each one
     evaluated.
 
-    `max_abs_error` = max |fit(r) - k(r)|, `max_rel_error` = max |fit(r) - k(r)|/|k(r)|; both in
-    double precision.
+    `max_abs_error` = max |fit(r) - k(r)|, `max_rel_error` = max |fit(r) - k(r)|/|k(r)|, of the sum
+    that was returned, evaluated in its own dtype.
     """
 
     terms: int
@@ -45,29 +50,64 @@ def _evaluate(weights: np.ndarray, poles: np.ndarray, n: int) -> np.ndarray:
     return ((weights * poles ** (stride * steps)) @ (poles ** (1 + steps)).T).reshape(-1)[:n]
 
 
-def _certificate(weights: np.ndarray, poles: np.ndarray, samples: np.ndarray) -> FitInfo:
-    error = np.abs(_evaluate(weights, poles, len(samples)) - samples)
-    size = np.abs(samples)
-    relative = np.max(error / np.where(size > 0, size, np.inf)) if np.any(size > 0) else 0.0
-    return FitInfo(len(weights), float(np.max(error)), float(relative))
+def _error(weights: np.ndarray, poles: np.ndarray, samples: np.ndarray) -> float:
+    """Largest error of the sum as its dtype holds it: measured in double precision, and with the
+    rounding of its terms."""
+    dtype = _dtype_of(weights, poles)
+    weights, poles = weights.astype(dtype), poles.astype(dtype)
+    rounding = 2 * float(jnp.finfo(dtype).eps) * float(np.sum(np.abs(weights * poles)))
+    error = _evaluate(weights.astype(complex), poles.astype(complex), len(samples)) - samples
+    return float(np.max(np.abs(error))) + rounding
 
 
-def _fewest_terms(
+def _dtype_of(*arrays: np.ndarray) -> np.dtype:
+    """Jax's default for real or complex numbers."""
+    default = np.dtype(jnp.zeros(()).dtype)
+    wide = any(np.iscomplexobj(a) for a in arrays)
+    return np.dtype(np.result_type(default, np.complex64)) if wide else default
+
+
+def returned(
+    weights: np.ndarray, poles: np.ndarray, samples: np.ndarray
+) -> tuple[SumOfExponentials, FitInfo]:
+    """The kernel to be returned, and its certificate: what *it* gives at every lag, in its own
+    dtype."""
+    poles = poles / np.maximum(np.abs(poles), 1.0)
+    dtype = _dtype_of(weights, poles)
+    kernel = SumOfExponentials(jnp.asarray(weights, dtype), jnp.asarray(poles, dtype))
+    largest = relative = 0.0
+    for start in range(0, len(samples), _BATCH):
+        exact = samples[start : start + _BATCH]
+        lags = jnp.arange(start + 1, start + 1 + len(exact))
+        error = np.abs(np.asarray(_values(kernel, lags)) - exact)
+        size = np.abs(exact)
+        largest = max(largest, float(np.max(error)))
+        relative = max(relative, float(np.max(error / np.where(size > 0, size, np.inf))))
+    return kernel, FitInfo(len(weights), largest, relative)
+
+
+_values = jax.jit(lambda kernel, lags: kernel(lags))
+
+
+def fewest_terms(
     fit: Callable[[int], tuple[np.ndarray, np.ndarray]],
     samples: np.ndarray,
     tol: float,
     first: int,
     most: int,
-) -> tuple[tuple[np.ndarray, np.ndarray, FitInfo] | None, float]:
+) -> tuple[tuple[SumOfExponentials, FitInfo] | None, float]:
     """The fit with the fewest terms that meets tol, searched from `first` up until one does or down
     until one does not; and the least error seen."""
     best, reached, terms = None, np.inf, first
     while 1 <= terms <= most:
         weights, poles = fit(terms)
-        info = _certificate(weights, poles, samples)
-        reached = min(reached, info.max_abs_error)
-        if info.max_abs_error <= tol:
-            best = weights, poles, info
+        error = _error(weights, poles, samples)
+        if error <= tol:
+            kernel, info = returned(weights, poles, samples)
+            error = info.max_abs_error
+        reached = min(reached, error)
+        if error <= tol:
+            best = kernel, info
             if terms > first:  # one less has been tried
                 break
             terms -= 1
@@ -78,130 +118,22 @@ def _fewest_terms(
     return best, reached
 
 
-def _as_sum(weights: np.ndarray, poles: np.ndarray) -> SumOfExponentials:
-    poles = poles / np.maximum(np.abs(poles), 1.0)
-    return SumOfExponentials(jnp.asarray(weights), jnp.asarray(poles))
-
-
-def _check(n: int, tol: float) -> None:
+def check_fit(n: int, tol: float) -> None:
     if not isinstance(n, int) or n < 1:
         raise ValueError(f"the fit needs an integer number of lags n >= 1, but got {n!r}.")
     if not tol > 0:
         raise ValueError(f"the fit needs an absolute tolerance tol > 0, but got {tol!r}.")
 
 
-# Power laws
-
-
-def fit_power_law(alpha: float, n: int, *, tol: float) -> tuple[SumOfExponentials, FitInfo]:
-    """1/r^alpha on r = 1 … n to the absolute error tol, with poles in (0, 1) and positive weights.
-
-    1/r^α = 1/Γ(α) ∫ exp(α s - r eˢ) ds by the trapezoidal rule is a sum of many exponentials; its
-    symmetric realisation is truncated in balanced coordinates over the n lags (poles stay in (0,
-    1), weights positive), and poles and weights are refined by least squares whose weights are
-    raised where the error is largest. The fewest terms that meet tol are kept; about 10 … 30,
-    growing with log n and log 1/tol. Takes about half a second at n = 10⁵.
-    """
-    _check(n, tol)
-    if not (math.isfinite(alpha) and alpha > 0):
-        raise ValueError(f"fit_power_law needs a finite exponent alpha > 0, but got {alpha!r}.")
-    samples = np.arange(1, n + 1, dtype=float) ** -alpha
-    rates, source, values, vectors = _balanced_power_law(alpha, n, tol)
-    # Twice the tail of the Hankel singular values bounds the error: a start, a little too
-    # optimistic.
-    tails = 2 * np.cumsum(values[::-1])[::-1]
-    terms = max(1, int(np.argmax(np.append(tails, 0.0) <= 20 * tol)))
-    lags = np.unique(np.round(np.geomspace(1, n, min(n, 500))).astype(int))
-
-    def fit(count: int) -> tuple[np.ndarray, np.ndarray]:
-        start = _truncated_rates(rates, source, vectors[:, :count])
-        return _refined(*start, lags, samples[lags - 1], tol)
-
-    best, _ = _fewest_terms(fit, samples, tol, terms, len(values))
-    if best is None:
-        raise ValueError(
-            f"no fit of 1/r^{alpha} on 1..{n} reaches tol = {tol:.1e} in double precision."
-        )
-    return _as_sum(best[0], best[1]), best[2]
-
-
-def _balanced_power_law(alpha: float, n: int, tol: float):
-    """Nodes of the trapezoidal rule as rates x (poles e^-x) and sources b, 1/r^α = Σ b² e^(-x
-    (r-1)), with the eigenvalues and eigenvectors of their Gramian Σ_{r < n} b_i b_j e^(-(x_i + x_j)
-    r), largest first."""
-    step = 0.25
-    first = (math.log(1e-2 * tol) + math.lgamma(alpha + 1)) / alpha - 1
-    last = math.log(60 + max(0.0, -math.log(tol)))
-    s = np.arange(math.floor(first / step), math.ceil(last / step) + 1) * step
-    rates = np.exp(s)
-    source = np.sqrt(step * np.exp(alpha * s - rates - math.lgamma(alpha)))
-    pairs = rates[:, None] + rates[None, :]
-    gramian = source[:, None] * source[None, :] * np.expm1(-n * pairs) / np.expm1(-pairs)
-    values, vectors = np.linalg.eigh(gramian)
-    return rates, source, np.maximum(values[::-1], 0), vectors[:, ::-1]
-
-
-def _truncated_rates(rates: np.ndarray, source: np.ndarray, basis: np.ndarray):
-    """Rates and lag-one weights of the realisation projected on `basis`. 1 - λ is projected rather
-    than λ: poles near 1 keep their digits."""
-    gaps, rotation = np.linalg.eigh(basis.T @ (-np.expm1(-rates)[:, None] * basis))
-    gaps = np.clip(gaps, 1e-300, 1 - 1e-15)
-    return -np.log1p(-gaps), (rotation.T @ (basis.T @ source)) ** 2
-
-
-def _refined(rates, weights, lags, samples, tol, steps: int = 40):
-    """Weights and poles by damped Gauss-Newton steps on log rates and log weights, reweighted
-    towards the largest error."""
-    log_rates, log_weights, r = np.log(rates), np.log(np.maximum(weights, 1e-300)), lags - 1.0
-    importance, damping = np.full(len(lags), 1.0 / len(lags)), 1e-3
-
-    def terms_and_error(log_rates, log_weights):
-        terms = np.exp(log_weights - np.exp(log_rates) * r[:, None])
-        return terms, terms.sum(1) - samples
-
-    terms, error = terms_and_error(log_rates, log_weights)
-    best = (np.max(np.abs(error)), log_rates, log_weights)
-    for _ in range(steps):
-        if best[0] < 0.98 * tol:
-            break
-        root = np.sqrt(importance)[:, None]
-        jacobian = np.concatenate([terms, -terms * np.exp(log_rates) * r[:, None]], axis=1) * root
-        scale = np.linalg.norm(jacobian, axis=0) + 1e-300
-        size = 2 * len(log_rates)
-        system = np.concatenate([jacobian / scale, damping * np.eye(size)])
-        target = np.concatenate([-error * root[:, 0], np.zeros(size)])
-        # The triangular factor of [system, target] holds the least-squares solution.
-        triangle = _triangular_factor(np.column_stack([system, target]))
-        step = np.linalg.solve(triangle[:size, :size], triangle[:size, size]) / scale
-        step = np.clip(step, -0.5, 0.5)
-        weights_step, rates_step = np.split(step, 2)
-        trial = (log_rates + rates_step, log_weights + weights_step)
-        trial_terms, trial_error = terms_and_error(*trial)
-        if importance @ trial_error**2 <= importance @ error**2:
-            (log_rates, log_weights), terms, error = trial, trial_terms, trial_error
-            damping = max(damping / 5, 1e-14)
-        else:
-            damping = min(damping * 10, 1.0)
-        largest = np.max(np.abs(error))
-        if largest < best[0]:
-            best = (largest, log_rates, log_weights)
-        importance = importance * (np.abs(error) / largest + 0.03) if largest > 0 else importance
-        importance = importance / importance.sum()
-    poles = np.exp(-np.exp(best[1]))
-    return np.exp(best[2]) / poles, poles
-
-
-def _triangular_factor(tall: np.ndarray) -> np.ndarray:
-    """R of a QR factorisation, from those of blocks of twice as many rows as columns, again and
-    again: blocks so small stay on one core, where threads would cost more than they bring."""
-    width = tall.shape[1]
-    while len(tall) > 2 * width:
-        blocks = -(-len(tall) // (2 * width))
-        padded = np.zeros((blocks * 2 * width, width))
-        padded[: len(tall)] = tall
-        small = np.linalg.qr(padded.reshape(blocks, 2 * width, width), mode="r")
-        tall = np.asarray(small).reshape(-1, width)
-    return np.asarray(np.linalg.qr(tall, mode="r"))
+def least_squares(poles, lags, samples, dtype) -> np.ndarray:
+    """Weights for given poles, as `dtype` will hold them: weights that cancel cost their rounding,
+    as much as they cost accuracy."""
+    vandermonde = poles[None, :] ** lags[:, None]
+    ridge = 4 * float(jnp.finfo(dtype).eps) * math.sqrt(len(lags))
+    size = len(poles)
+    system = np.concatenate([vandermonde, ridge * np.eye(size)])
+    target = np.concatenate([samples.astype(system.dtype), np.zeros(size, system.dtype)])
+    return np.linalg.lstsq(system, target, rcond=1e-15)[0]
 
 
 # Any kernel
@@ -225,9 +157,15 @@ def fit_exponentials(
     on many scales is better served by `fit_power_law` or by a coarser tol: the fit fails with the
     error it reached, and never returns one above tol.
     """
-    _check(n, tol)
+    check_fit(n, tol)
     lags = np.arange(1, n + 1)
-    samples = np.asarray(kernel(lags) if callable(kernel) else kernel)
+    samples = kernel(lags) if callable(kernel) else kernel
+    if isinstance(samples, Tracer):
+        raise TypeError(
+            "fit_exponentials chooses the number of terms from the values of the kernel and cannot "
+            "run inside jit, vmap or grad; fit outside, and differentiate what was fitted."
+        )
+    samples = np.asarray(samples)
     if samples.shape != (n,):
         raise ValueError(
             f"fit_exponentials needs values at the lags 1..{n}, shape ({n},), but got "
@@ -237,30 +175,35 @@ def fit_exponentials(
     check_finite("the kernel to fit", jnp.asarray(samples))
     if np.max(np.abs(samples)) <= tol:
         zero = np.zeros(1, samples.dtype)
-        return _as_sum(zero, zero), _certificate(zero, zero, samples)
+        return returned(zero, zero, samples)
     if n == 1:
-        weights, poles = samples, np.ones(1, samples.dtype)
-        return _as_sum(weights, poles), _certificate(weights, poles, samples)
+        return returned(samples, np.ones(1, samples.dtype), samples)
     left, values = _hankel_subspace(samples, min(max_terms, n // 2 + n % 2, n - n // 2))
     floor = values[0] * 1e-15 * math.sqrt(n)
     # Discarding the tail Σ σ gives an error of that order; the search starts a little below.
     tails = np.cumsum(values[::-1])[::-1]
     first = max(1, int(np.argmax(np.append(tails, 0.0) <= 10 * tol)) - 2)
-    most = max(first, int(np.sum(values > floor)))
-    best, reached = _fewest_terms(
-        lambda terms: _from_subspace(left[:, :terms], samples), samples, tol, first, most
+    # A few more than the subspace holds: close poles part for the price of more of them.
+    held = max(1, int(np.sum(values > floor)))
+    most = min(max(first, held) + 6, max_terms, n)
+    best, reached = fewest_terms(
+        lambda terms: _from_subspace(left[:, : min(terms, held)], samples, terms),
+        samples,
+        tol,
+        first,
+        most,
     )
     if best is None and n <= max_terms:
         # Any n values are a sum of n exponentials: their discrete Fourier transform.
         poles = np.exp(2j * np.pi * np.arange(n) / n)
-        weights = np.fft.fft(samples) / n / poles
-        best = weights, poles, _certificate(weights, poles, samples)
-    if best is not None and best[2].max_abs_error <= tol:
-        return _as_sum(best[0], best[1]), best[2]
+        best = returned(np.fft.fft(samples) / n / poles, poles, samples)
+    if best is not None and best[1].max_abs_error <= tol:
+        return best
     raise ValueError(
         f"no sum of at most {max_terms} exponentials came within tol = {tol:.1e} of the kernel; "
         "the best error was "
-        f"{reached:.1e}. Raise tol or max_terms, or fit a smoother kernel."
+        f"{reached:.1e}. Raise tol or max_terms, fit a smoother kernel, or use double precision "
+        '(jax.config.update("jax_enable_x64", True)) where that is off.'
     )
 
 
@@ -294,17 +237,49 @@ def _hankel_subspace(samples: np.ndarray, count: int) -> tuple[np.ndarray, np.nd
     return (image @ left)[:, :count], values[:count]
 
 
-def _from_subspace(left: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights and poles of the signal whose Hankel matrix has these left singular vectors."""
-    poles = np.linalg.eigvals(np.linalg.lstsq(left[:-1], left[1:], rcond=None)[0])
+def _from_subspace(basis: np.ndarray, samples: np.ndarray, terms: int):
+    """Weights and poles of the signal whose Hankel matrix has these left singular vectors, at most
+    `terms`.
+
+    Poles that nearly coincide (a Matérn kernel has one of order two or three) take weights that
+    cancel, and the rounding of the sum grows with them; then poles spread around the same places,
+    and more of them, do better."""
+    poles = np.linalg.eigvals(np.linalg.lstsq(basis[:-1], basis[1:], rcond=None)[0])
     poles = poles / np.maximum(np.abs(poles), 1.0)
-    real = not np.iscomplexobj(samples)
-    if real and not np.any(np.abs(poles.imag) > 1e-12):
-        poles = poles.real
     lags = np.arange(1, len(samples) + 1)
-    vandermonde = poles[None, :] ** lags[:, None]
-    weights = np.linalg.lstsq(vandermonde, samples.astype(vandermonde.dtype), rcond=1e-15)[0]
-    return weights, poles
+
+    def fit(poles):
+        if not np.iscomplexobj(samples) and not np.any(np.abs(poles.imag) > 1e-12):
+            poles = np.real(poles)
+        dtype = _dtype_of(poles, samples)
+        poles = poles.astype(dtype).astype(np.result_type(dtype, float))
+        some = lags if len(lags) < 2000 else np.unique(np.round(np.geomspace(1, len(lags), 2000)))
+        some = some.astype(int)
+        exact = np.linalg.lstsq(poles[None, :] ** lags[:, None], samples + 0 * poles[0], 1e-15)[0]
+        candidates = [exact, least_squares(poles, some, samples[some - 1], dtype)]
+        errors = [_error(weights, poles, samples) for weights in candidates]
+        best = int(np.argmin(errors))
+        return errors[best], candidates[best], poles
+
+    best = fit(poles)
+    if not np.iscomplexobj(samples):
+        best = min([best, *map(fit, _spread(poles, len(samples), terms))], key=lambda f: f[0])
+    return best[1], best[2]
+
+
+def _spread(poles: np.ndarray, n: int, terms: int):
+    """Real poles in place of a cluster of them, around its middle and ever wider apart."""
+    apart = np.abs(poles[:, None] - poles) + np.eye(len(poles))
+    close = np.min(apart, axis=1) < 0.02
+    middle = float(np.mean(np.real(poles[close]))) if np.any(close) else 0.0
+    if not middle > 0 or np.any(np.abs(poles[close] - middle) > 0.1):
+        return
+    others = poles[~close]
+    count = terms - len(others)
+    rate = max(-math.log(min(middle, 1.0)), 1 / n)
+    nodes = np.cos(np.pi * (np.arange(count) + 0.5) / count)
+    for width in np.geomspace(1e-4, 1, 25):
+        yield np.concatenate([np.exp(-rate * (1 + width * nodes)), others])
 
 
 # Truncation
@@ -322,32 +297,61 @@ def truncate(
     """
     if (terms is None) == (tol is None):
         raise ValueError("truncate takes exactly one of terms= and tol=.")
-    weights, poles = np.asarray(kernel.weights), np.asarray(kernel.poles)
+    dtype = np.asarray(kernel.weights).dtype
+    weights, poles = _merged(kernel)
     complex_input = np.iscomplexobj(weights)
     if np.max(np.abs(poles), initial=0.0) >= 1:
         raise ValueError(
             "truncate needs all poles inside the unit circle: the bound sums over all lags."
         )
-    source = np.sqrt(weights.astype(complex) * poles)
+    if len(poles) == 0:
+        zero = jnp.zeros(1, dtype)
+        return SumOfExponentials(zero, zero), TruncationInfo(1, 0.0)
+    # In units of the largest weight, whatever they are.
+    unit = np.max(np.abs(weights))
+    source = np.sqrt((weights / unit).astype(complex) * poles)
     gramian = source[:, None] * source.conj() / (1 - poles[:, None] * poles.conj())
     reach = _square_root(gramian)
     # The realisation is complex symmetric, so the observability Gramian is the conjugate of this
     # one.
     left, values, right = np.linalg.svd(reach.T @ reach)
-    bounds = 2 * np.append(np.cumsum(values[::-1])[::-1], 0.0)
+    bounds = 2 * unit * np.append(np.cumsum(values[::-1])[::-1], 0.0)
     keep = terms if terms is not None else int(np.argmax(bounds <= tol))
     keep = min(max(keep, 1), int(np.sum(values > values[0] * 1e-15)) or 1)
     scale = np.sqrt(np.maximum(values[:keep], 1e-300))
     into = reach @ right[:keep].conj().T / scale
     out = (reach @ left[:, :keep].conj()) / scale
     new_poles, vectors = np.linalg.eig(out.T @ (poles[:, None] * into))
+    # A pole at 0 is a kernel that lives at lag 1 alone: the smallest that has powers does as well.
+    new_poles = np.where(np.abs(new_poles) < 1e-12, 1e-12, new_poles)
     inputs = np.linalg.solve(vectors, out.T @ source)
-    new_weights = (source @ into @ vectors) * inputs / new_poles
+    new_weights = unit * (source @ into @ vectors) * inputs / new_poles
     if not complex_input and not np.any(np.abs(np.imag(new_poles)) > 1e-12):
         new_weights, new_poles = np.real(new_weights), np.real(new_poles)
-    dtype = np.result_type(new_weights.dtype, np.asarray(kernel.weights).dtype)
-    result = _as_sum(new_weights.astype(dtype), new_poles.astype(dtype))
-    return result, TruncationInfo(keep, float(bounds[keep]))
+    dtype = np.result_type(dtype, np.complex64) if np.iscomplexobj(new_poles) else dtype
+    held = new_weights.astype(dtype), new_poles.astype(dtype)
+    rounding = _moved(new_weights, new_poles, *held)
+    return SumOfExponentials(*held), TruncationInfo(keep, float(bounds[keep]) + rounding)
+
+
+def _merged(kernel: SumOfExponentials) -> tuple[np.ndarray, np.ndarray]:
+    """Weights and poles in double precision, equal poles once, without those that make nothing."""
+    weights, poles = np.asarray(kernel.weights), np.asarray(kernel.poles)
+    wide = complex if np.iscomplexobj(weights) else float
+    poles, where = np.unique(poles, return_inverse=True)
+    total = np.zeros(len(poles), wide)
+    np.add.at(total, where, weights.astype(wide))
+    alive = (total != 0) & (poles != 0)
+    return total[alive], poles[alive].astype(wide)
+
+
+def _moved(weights, poles, held_weights, held_poles) -> float:
+    """A bound, at every lag, of what a sum changes when its weights and poles are rounded."""
+    size = np.minimum(np.maximum(np.abs(poles), np.abs(held_poles)), 1 - 1e-16)
+    # max over r of r m^(r-1)
+    slope = np.maximum(1.0, 1 / (math.e * size * -np.log(size)))
+    change = np.abs(held_weights - weights) * size + np.abs(weights * (held_poles - poles)) * slope
+    return float(np.sum(change))
 
 
 def _square_root(gramian: np.ndarray) -> np.ndarray:

@@ -18,8 +18,7 @@ from jaxtyping import Array, PyTree
 from hodlr.algebra import Structured
 from hodlr.direct import factorise, measure, trustworthy
 from hodlr.factor import Inverse
-from hodlr.matrix import HODLR
-from hodlr.toeplitz import ExponentialToeplitz
+from hodlr.structured import AbstractStructured, diagonal
 
 
 class HODLROperator(lx.AbstractLinearOperator):
@@ -33,7 +32,7 @@ class HODLROperator(lx.AbstractLinearOperator):
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, matrix: Structured | Inverse, tags: object = ()):
-        if not isinstance(matrix, (HODLR, ExponentialToeplitz, Inverse)):
+        if not isinstance(matrix, (AbstractStructured, Inverse)):
             raise TypeError(
                 "HODLROperator wraps a HODLR, an ExponentialToeplitz or an inverse, but got "
                 f"{type(matrix).__name__}; turn an array into one with hodlr.from_dense(A)."
@@ -79,10 +78,8 @@ def _(operator: HODLROperator) -> HODLROperator:
 
 @lx.diagonal.register(HODLROperator)
 def _(operator: HODLROperator) -> Array:
-    if isinstance(operator.matrix, ExponentialToeplitz):
-        sites = jnp.arange(operator.matrix.n)
-        return operator.matrix.entries(sites, sites)
-    return operator.matrix.diagonal()
+    matrix = operator.matrix
+    return matrix.diagonal() if isinstance(matrix, Inverse) else diagonal(matrix)
 
 
 @lx.tridiagonal.register(HODLROperator)
@@ -121,8 +118,8 @@ _register_tag(lx.is_negative_semidefinite, lx.negative_semidefinite_tag)
 
 
 class HODLRSolver(lx.AbstractLinearSolver):
-    """Direct solution of a `HODLROperator` by `hodlr.factorise`, with one step of iterative
-    refinement.
+    """Direct solution of a `HODLROperator` by `hodlr.factorise`, as positive definite where it has
+    lineax's tag for that.
 
     The result is `singular`, and lineax raises unless `throw=False`, where the solution fails the
     checks of `hodlr.solve`: a backward error above √eps, or ‖A‖ ‖x‖/‖b‖ > 0.1/eps, or not finite.
@@ -138,15 +135,14 @@ class HODLRSolver(lx.AbstractLinearSolver):
                 "HODLRSolver solves a HODLROperator of a HODLR or an ExponentialToeplitz, but got "
                 f"{type(operator).__name__}; build one with hodlr.from_operator."
             )
-        return factorise(operator.matrix).inverse()
+        definite = lx.is_positive_semidefinite(operator)
+        return factorise(operator.matrix, positive_definite=definite).inverse()
 
     def compute(
         self, state: Inverse, vector: PyTree[Array], options: dict[str, Any]
     ) -> tuple[Array, lx.RESULTS, dict[str, Any]]:
         del options
-        x = state.factorisation.solve(
-            vector, transpose=state.transposed, conj=state.conjugated, refinements=1
-        )
+        x = state.factorisation.solve(vector, transpose=state.transposed, conj=state.conjugated)
         matrix = state.factorisation.matrix
         matrix = matrix.T if state.transposed else matrix
         info = measure(matrix.conj() if state.conjugated else matrix, x, vector)

@@ -33,6 +33,14 @@ def adjoint(a: Array) -> Array:
     return jnp.conj(jnp.swapaxes(a, -1, -2))
 
 
+def frobenius(*arrays: Array) -> Array:
+    """Frobenius norm of all the arrays together, where squares would overflow or vanish too."""
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(a), initial=0) for a in arrays]))
+    largest = jax.lax.stop_gradient(jnp.where(largest > 0, largest, 1))
+    squares = [jnp.sum(jnp.abs(a / largest.astype(a.dtype)) ** 2) for a in arrays]
+    return largest * jnp.sqrt(sum(squares[1:], squares[0]))
+
+
 def parts_of_blocks(blocks: Array) -> SingularParts:
     """Of dense blocks (…, s, s'); O(s³) each. Constant under differentiation."""
     left, values, right = jnp.linalg.svd(jax.lax.stop_gradient(blocks), full_matrices=False)

@@ -3,15 +3,18 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike
+from jaxtyping import Array
 
+from hodlr.chunks import Chunks, Waves
 from hodlr.exponentials import promote
+from hodlr.structured import AbstractStructured, pairs
 from hodlr.tree import Tree
 
 
-class HODLR(eqx.Module):
+class HODLR(AbstractStructured):
     """An n×n matrix whose off-diagonal blocks have low rank at every level of a binary partition.
 
     A node of level l with halves "first" and "second" of s = tree.half(l) indices holds
@@ -34,8 +37,16 @@ class HODLR(eqx.Module):
     tree: Tree = eqx.field(static=True)
 
     @property
+    def n(self) -> int:
+        return self.tree.n
+
+    @property
     def shape(self) -> tuple[int, int]:
-        return (self.tree.n, self.tree.n)
+        return (self.n, self.n)
+
+    @property
+    def redundant_waves(self) -> bool:
+        return True  # those of the ranks of each level
 
     @property
     def dtype(self):
@@ -70,22 +81,10 @@ class HODLR(eqx.Module):
 
     # Products with vectors
 
-    def __matmul__(self, x: Any) -> Any:
-        """H @ x for x (n,) or (n, k): O(n·(leaf_size + Σ ranks)) per column. For a structured
-        matrix `hodlr.matmul`."""
-        if isinstance(x, algebra().Structured):
-            return algebra().matmul(self, x)
-        if not hasattr(x, "__array__") and not hasattr(x, "aval"):
-            return NotImplemented
-        x = jnp.asarray(x)
-        n, padded = self.tree.n, self.tree.padded
-        if x.ndim not in (1, 2) or x.shape[0] != n:
-            raise ValueError(
-                f"H is {n}×{n}: x must have shape ({n},) or ({n}, k), but got {x.shape}."
-            )
-        x, like = promote(x, jnp.zeros((), self.dtype))
-        columns = jnp.pad(as_columns(x), ((0, padded - n), (0, 0)))
-        return from_columns(self.astype(like.dtype).apply(columns)[:n], x)
+    def _columns_product(self, x: Array) -> Array:
+        """O(n·(leaf_size + Σ ranks)) per column."""
+        columns = jnp.pad(as_columns(x), ((0, self.tree.padded - self.n), (0, 0)))
+        return from_columns(self.astype(x.dtype).apply(columns)[: self.n], x)
 
     def apply(self, x: Array, first_level: int = 0) -> Array:
         """The product with padded columns (padded, k), leaving out the blocks of the levels before
@@ -106,9 +105,13 @@ class HODLR(eqx.Module):
 
     def to_dense(self) -> Array:
         """The matrix as an array (n, n); O(n²·rank)."""
+        return self._nodes(0)[0, : self.tree.n, : self.tree.n]
+
+    def _nodes(self, top: int) -> Array:
+        """The diagonal blocks of the nodes of level `top`, dense."""
         tree = self.tree
         blocks = jnp.broadcast_to(self.leaves, (tree.n_leaves, *self.leaves.shape[1:]))
-        for level in reversed(range(tree.depth)):
+        for level in reversed(range(top, tree.depth)):
             s = tree.half(level)
             off = self.rows[level] @ jnp.swapaxes(self.cols[level][:, ::-1], -1, -2)
             off = jnp.broadcast_to(off, (2**level, 2, s, s))
@@ -116,12 +119,39 @@ class HODLR(eqx.Module):
             above = jnp.concatenate([halves[:, 0], off[:, 0]], axis=-1)
             below = jnp.concatenate([off[:, 1], halves[:, 1]], axis=-1)
             blocks = jnp.concatenate([above, below], axis=-2)
-        return blocks[0, : tree.n, : tree.n]
+        return blocks
 
-    def entries(self, i: ArrayLike, j: ArrayLike) -> Array:
-        """A[i, j] for integer index arrays that broadcast; O(Σ ranks) each, without forming
-        anything larger."""
-        i, j = jnp.broadcast_arrays(jnp.asarray(i), jnp.asarray(j))
+    def chunks(self, smallest: int) -> Chunks:
+        """Whole nodes of one level; the rank of every level above it makes as many waves, which run
+        through the first half of a node into the second."""
+        tree = self.tree
+        top = tree.depth
+        while top > 0 and tree.padded >> top < max(smallest, sum(self.ranks[:top]) // 2):
+            top -= 1
+        if top == 0:  # one chunk has nobody to send to: a wave of zeros
+            nothing = jnp.zeros((1, tree.padded, 1), self.dtype)
+            silent = Waves(nothing, nothing, jnp.zeros((1, 1, 1), self.dtype))
+            return Chunks.of(self._nodes(0), silent, silent, tree.n)
+        inside = []
+        for level in range(top):
+            last = np.arange(1, 2**top + 1) % 2 ** (top - level) == 0
+            inside.append(np.repeat(~last[:, None], self.ranks[level], axis=1))
+        onward = np.concatenate(inside, axis=1)
+        through = jnp.asarray(onward[:, :, None] * np.eye(onward.shape[1]), self.dtype)
+
+        def waves(enter, leave) -> Waves:
+            halves = [
+                (_half(e, level, 1, top), _half(f, level, 0, top))
+                for level, (e, f) in enumerate(zip(enter[:top], leave[:top], strict=True))
+            ]
+            enter, leave = (jnp.concatenate(h, axis=-1) for h in zip(*halves, strict=True))
+            return Waves(enter, leave, through)
+
+        lower, upper = waves(self.rows, self.cols), waves(self.cols, self.rows)
+        return Chunks.of(self._nodes(top), lower, upper, tree.n)
+
+    def _entries(self, i: Array, j: Array) -> Array:
+        """O(Σ ranks) each."""
         size = self.tree.leaf_size
 
         def at(array: Array, node: Array, *rest: Array) -> Array:
@@ -144,6 +174,15 @@ class HODLR(eqx.Module):
             : self.tree.n
         ]
 
+    def plus_diagonal(self, d: Array) -> "HODLR":
+        a, tree = self.astype(d.dtype), self.tree
+        if d.ndim == 0:
+            leaves = a.leaves + d * jnp.eye(tree.leaf_size, dtype=d.dtype)
+        else:
+            vectors = jnp.pad(d, (0, tree.padded - tree.n)).reshape(tree.n_leaves, tree.leaf_size)
+            leaves = a.leaves + jax.vmap(jnp.diag)(vectors)
+        return HODLR(leaves, a.rows, a.cols, tree)
+
     def trace(self) -> Array:
         return jnp.sum(self.diagonal())
 
@@ -158,46 +197,19 @@ class HODLR(eqx.Module):
         rows, cols = tuple(map(jnp.conj, self.rows)), tuple(map(jnp.conj, self.cols))
         return HODLR(jnp.conj(self.leaves), rows, cols, self.tree)
 
-    @property
-    def H(self) -> "HODLR":
-        """The adjoint, conj(A).T."""
-        return self.conj().T
-
-    def __add__(self, other: Any) -> Any:
-        """The sum; the ranks add (see `compress`)."""
-        if not isinstance(other, HODLR):
-            structured = isinstance(other, algebra().Structured)
-            return algebra().add(self, other) if structured else NotImplemented
-        a, b = same_tree(self, other, "add")
-        rows = tuple(_join(*pair) for pair in zip(a.rows, b.rows, strict=True))
-        cols = tuple(_join(*pair) for pair in zip(a.cols, b.cols, strict=True))
-        return HODLR(a.leaves + b.leaves, rows, cols, a.tree)
-
-    def __mul__(self, factor: Any) -> Any:
-        """Scaling by a number."""
-        if isinstance(factor, (str, bytes)) or not jnp.isscalar(factor):
-            return NotImplemented
+    def _scaled(self, factor: Any) -> "HODLR":
         like, scale = promote(jnp.zeros((), self.dtype), factor)
         a = self.astype(like.dtype)
         return HODLR(a.leaves * scale, tuple(r * scale for r in a.rows), a.cols, a.tree)
 
-    __rmul__ = __mul__
 
-    def __neg__(self) -> "HODLR":
-        return self * -1
-
-    def __sub__(self, other: Any) -> Any:
-        if not isinstance(other, algebra().Structured):
-            return NotImplemented
-        return self + (-other)
-
-
-def algebra():
-    """The module of operations between structured matrices, imported when first used: it needs
-    both of their types."""
-    import hodlr.algebra
-
-    return hodlr.algebra
+@pairs("add", HODLR, HODLR)
+def _add(A: HODLR, B: HODLR) -> HODLR:
+    """The sum; the ranks add (see `compress`)."""
+    a, b = same_tree(A, B, "add")
+    rows = tuple(_join(*pair) for pair in zip(a.rows, b.rows, strict=True))
+    cols = tuple(_join(*pair) for pair in zip(a.cols, b.cols, strict=True))
+    return HODLR(a.leaves + b.leaves, rows, cols, a.tree)
 
 
 def as_columns(x: Array) -> Array:
@@ -217,8 +229,6 @@ def from_columns(columns: Array, like: Array) -> Array:
 
 def same_tree(a: HODLR, b: HODLR, verb: str) -> tuple[HODLR, HODLR]:
     """Both matrices in their common dtype, or an error where their partitions differ."""
-    if a.shape != b.shape:
-        raise ValueError(f"cannot {verb} matrices of sizes {a.shape} and {b.shape}.")
     if a.tree != b.tree:
         raise ValueError(
             f"cannot {verb} matrices with leaves of {a.tree.leaf_size} and {b.tree.leaf_size} "
@@ -227,6 +237,14 @@ def same_tree(a: HODLR, b: HODLR, verb: str) -> tuple[HODLR, HODLR]:
         )
     dtype = np.promote_types(a.dtype, b.dtype)
     return a.astype(dtype), b.astype(dtype)
+
+
+def _half(factor: Array, level: int, side: int, top: int) -> Array:
+    """One half's factors (2**level, 2, s, rank) in chunks (2**top, s', rank), zeros elsewhere."""
+    nodes, _, s, rank = factor.shape
+    here = jnp.where(np.arange(2)[:, None, None] == side, factor, 0)
+    here = jnp.broadcast_to(here, (2**level, 2, s, rank))
+    return here.reshape(2**top, -1, rank)
 
 
 def _product(blocks: Array, x: Array) -> Array:

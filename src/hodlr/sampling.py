@@ -25,7 +25,13 @@ from hodlr.cross import (
     pick,
 )
 from hodlr.exponentials import check_finite
-from hodlr.lowrank import parts_of_products, rank_for, require_concrete, truncate_products
+from hodlr.lowrank import (
+    frobenius,
+    parts_of_products,
+    rank_for,
+    require_concrete,
+    truncate_products,
+)
 from hodlr.matrix import HODLR
 from hodlr.tree import Tree
 
@@ -70,7 +76,13 @@ def from_entries(
     matter; those escape random checks with probability (1 - share)^n_checks.
     """
     tree = Tree.of(n, leaf_size)
-    dtype = jax.eval_shape(entries, *(jax.ShapeDtypeStruct((1,), jnp.int32),) * 2).dtype
+    try:
+        dtype = jax.eval_shape(entries, *(jax.ShapeDtypeStruct((1,), jnp.int32),) * 2).dtype
+    except jax.errors.TracerArrayConversionError as error:
+        raise TypeError(
+            "entries(i, j) must be a jax function of two integer index arrays, but turns them into "
+            "numpy arrays; write it with jax.numpy, and index jax arrays (jnp.asarray(points)[i])."
+        ) from error
     if not jnp.issubdtype(dtype, jnp.inexact):
         raise TypeError(
             f"entries(i, j) must return a floating-point or complex array, but returned {dtype}."
@@ -99,15 +111,16 @@ def from_entries(
     check_finite("the entries given to from_entries", *jax.tree.leaves(matrix))
 
     def measure(matrix: HODLR, fractions: Array) -> tuple[Array, Array]:
-        total = missed = worst = jnp.zeros((), jnp.finfo(dtype).dtype)
+        worst = jnp.zeros((), jnp.finfo(dtype).dtype)
+        total, missed = [matrix.leaves], [worst]
         for level in range(tree.depth):
             sample = _sample(entries, tree, level, fractions)
             error = _missed(sample, matrix.rows[level], matrix.cols[level][:, ::-1])
-            missed += _count(tree, level) * jnp.mean(error**2)
-            total += _count(tree, level) * jnp.mean(jnp.abs(sample.value) ** 2)
+            missed.append(sample.root_weight * error)
+            total.append(sample.root_weight * jnp.abs(sample.value))
             worst = jnp.maximum(worst, jnp.max(error))
-        total += jnp.sum(jnp.abs(matrix.leaves) ** 2)
-        return jnp.sqrt(missed / jnp.where(total > 0, total, 1)), worst
+        size = frobenius(*total)
+        return frobenius(*missed) / jnp.where(size > 0, size, 1), worst
 
     error, worst = jax.jit(measure)(matrix, fractions)
     if limit is not None and not float(error) <= max(limit, _floor(dtype)):
@@ -128,17 +141,18 @@ def _within(
     def prepare(fractions: Array):
         leaves = _leaves(entries, tree)
         samples = [_sample(entries, tree, level, fractions) for level in range(tree.depth)]
-        squares = [jnp.mean(jnp.abs(sample.value) ** 2) for sample in samples]
-        return leaves, samples, [jnp.sum(jnp.abs(leaves) ** 2), *squares]
+        return leaves, samples, [frobenius(leaves), *map(_norm, samples)]
 
-    leaves, samples, squares = jax.jit(prepare)(rng.uniform(size=(3, n_checks)))
-    check_finite("the entries given to from_entries", *squares)
+    leaves, samples, norms = jax.jit(prepare)(rng.uniform(size=(3, n_checks)))
+    require_concrete("from_entries", norms[0])
+    check_finite("the entries given to from_entries", *norms)
     counts = [_count(tree, level) for level in range(tree.depth)]
-    total = np.dot([1, *counts], np.asarray(squares, float))
+    total = float(np.sum(np.asarray(norms, float) ** 2))
     rows, cols = [], []
     for level, (sample, count) in enumerate(zip(samples, counts, strict=True)):
         share = 0.5 * tol * math.sqrt(total / (tree.depth * count))
-        allowed = max(share, _floor(leaves.dtype) * math.sqrt(squares[1 + level]))
+        rms = float(norms[1 + level]) / math.sqrt(count)
+        allowed = max(share, _floor(leaves.dtype) * rms)
         crosses = _level_within(entries, tree, level, sample, share, allowed, rng)
         u, v, values = _truncatable(crosses.left, crosses.right)
         keep = rank_for(values, share**2 * count, "from_entries")
@@ -150,15 +164,19 @@ def _within(
 def _level_within(entries, tree, level, sample, threshold, allowed, rng) -> Crosses:
     """Crosses of one level with a root-mean-square error of at most `allowed` on the sample."""
     s, most, error = tree.half(level), min(32, tree.half(level)), math.inf
+    root_count = math.sqrt(_count(tree, level))
     # A miss is looked for again from other probes, more of them, and then reported.
     for attempt in range(4):
-        probes = rng.uniform(size=(2, 4**attempt * _PROBES))
+        if s * s > 64 * _PROBES:
+            probes = rng.uniform(size=(2, 4**attempt * _PROBES))
+        else:  # all entries, as many as the last attempt has: what is left may be a single one
+            probes = (np.indices((s, s)).reshape(2, -1) + 0.5) / s
         while True:
 
             def build(sample, probes, most=most):
                 crosses = find_crosses(entries, tree, level, most, threshold, probes)
-                error = jnp.mean(_missed(sample, crosses.left, crosses.right) ** 2)
-                return crosses, jnp.sqrt(error)
+                error = _missed(sample, crosses.left, crosses.right)
+                return crosses, frobenius(sample.root_weight * error) / root_count
 
             crosses, error = jax.jit(build)(sample, probes)
             if bool(crosses.finished) or most == s:
@@ -166,7 +184,7 @@ def _level_within(entries, tree, level, sample, threshold, allowed, rng) -> Cros
             most = min(2 * most, s)
         if float(error) <= allowed:
             return crosses
-    size = float(jnp.sqrt(jnp.mean(jnp.abs(sample.value) ** 2)))
+    size = float(_norm(sample)) / root_count
     raise ValueError(_refusal(float(error) / size, allowed / size, f" at level {level}"))
 
 
@@ -183,7 +201,9 @@ def _truncatable(left: Array, right: Array) -> tuple[Array, Array, Array]:
 def _refusal(error: float, tol: float, where: str = "") -> str:
     return (
         f"cross approximation missed: relative error {error:.1e}{where}, more than {tol:.1e}; use "
-        "a larger tol or leaf_size, or from_dense for a matrix without low-rank blocks."
+        "a larger tol or leaf_size, or from_dense for a matrix without low-rank blocks. Where the "
+        "entries are those of a kernel at points, sort the points first: neighbours must be near "
+        "in index."
     )
 
 
@@ -193,12 +213,14 @@ def _floor(dtype) -> float:
 
 
 class _Sample(NamedTuple):
-    """Random entries of the blocks of one level."""
+    """Random entries of the blocks of one level. The squares of `root_weight` are the numbers of
+    entries that each stands for."""
 
     block: Array
     i: Array
     j: Array
     value: Array
+    root_weight: Array
 
 
 def _count(tree: Tree, level: int) -> int:
@@ -206,18 +228,47 @@ def _count(tree: Tree, level: int) -> int:
     return 2 ** (level + 1) * tree.half(level) ** 2
 
 
+def _norm(sample: _Sample) -> Array:
+    """Estimate of the Frobenius norm of the level."""
+    return frobenius(sample.root_weight * jnp.abs(sample.value))
+
+
 def _sample(entries: Entries, tree: Tree, level: int, fractions: Array) -> _Sample:
-    """At fractions (3, size) of the number of blocks and of their two sides."""
+    """At fractions (3, size) of the corners of all blocks, of the distance from a corner, and of
+    the entries at that distance.
+
+    Half of the entries are spread evenly over the distances 0, 1, 2-3, 4-7, …: a kernel of short
+    range lives at corners of the blocks, and is met by even chances only there."""
     s, (row0, col0) = tree.half(level), block_starts(tree, level)
-    block, i, j = pick(fractions[0], row0.shape[0]), pick(fractions[1], s), pick(fractions[2], s)
-    return _Sample(block, i, j, masked_entries(entries, tree.n, row0[block] + i, col0[block] + j))
+    size, middle = fractions.shape[1], -(-s // 2)
+    edges = np.unique(np.minimum(np.append(0, 2 ** np.arange(s.bit_length() + 1)), middle))
+    areas = np.diff(edges**2)
+    chances = 0.5 * areas / areas.sum() + 0.5 / len(areas)
+    shell = np.searchsorted(np.cumsum(chances), (np.arange(size) + 0.5) / size)
+    shell = np.minimum(shell, len(areas) - 1)
+    represented = _count(tree, level) * areas / areas.sum()
+    weight = represented[shell] / np.bincount(shell, minlength=len(areas))[shell]
+    corner = pick(fractions[0], 4 * row0.shape[0])
+    first, last = edges[shell], edges[shell + 1]
+    first_area, area = (jnp.asarray(a, fractions.dtype) for a in (first**2, last**2 - first**2))
+    distance = jnp.sqrt(first_area + fractions[1] * area).astype(corner.dtype)
+    distance = jnp.clip(distance, first, last - 1)
+    rim = 2 * distance + 1
+    along = jnp.minimum((fractions[2] * rim.astype(fractions.dtype)).astype(rim.dtype), rim - 1)
+    i, j = jnp.minimum(along, distance), jnp.minimum(2 * distance - along, distance)
+    i = jnp.where(corner % 2 == 1, s - 1 - i, i)
+    j = jnp.where(corner // 2 % 2 == 1, s - 1 - j, j)
+    block = corner // 4
+    value = masked_entries(entries, tree.n, row0[block] + i, col0[block] + j)
+    root_weight = jnp.asarray(np.sqrt(weight), jnp.finfo(value.dtype).dtype)
+    return _Sample(block, i, j, value, root_weight)
 
 
 def _missed(sample: _Sample, left: Array, right: Array) -> Array:
     """Absolute errors (size,) of the products left · rightᵀ of all blocks."""
     left, right = (f.reshape(-1, *f.shape[-2:]) for f in (left, right))
-    block, i, j, value = sample
-    return jnp.abs(value - jnp.sum(left[block, i] * right[block, j], axis=-1))
+    product = jnp.sum(left[sample.block, sample.i] * right[sample.block, sample.j], axis=-1)
+    return jnp.abs(sample.value - product)
 
 
 # A linear operator
@@ -295,9 +346,7 @@ def from_operator(
     test = jax.random.normal(jax.random.fold_in(key, tree.depth), (n, n_checks), dtype)
     exact = jax.vmap(operator.mv, in_axes=1, out_axes=1)(test)
     missed = jnp.abs(exact - matrix @ test)
-    return matrix, BuildInfo(
-        jnp.linalg.norm(missed) / jnp.linalg.norm(exact), jnp.max(missed), matrix.ranks
-    )
+    return matrix, BuildInfo(frobenius(missed) / frobenius(exact), jnp.max(missed), matrix.ranks)
 
 
 def _levels(known: HODLR, count: int, x: Array) -> Array:

@@ -11,9 +11,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Array, ArrayLike
 
+from hodlr.chunks import Chunks, Waves
 from hodlr.exponentials import (
     SumOfExponentials,
     check_finite,
@@ -22,7 +22,7 @@ from hodlr.exponentials import (
     ring_closure,
     smooth_length,
 )
-from hodlr.matrix import HODLR, algebra
+from hodlr.structured import AbstractStructured
 
 # Below this size a dense product beats two transforms and their overhead. Much above, building the
 # matrices costs more than it saves when kernels are many, and most of all in reverse mode.
@@ -96,7 +96,7 @@ def circulant_matvec(column: ArrayLike, x: ArrayLike) -> Array:
     return toeplitz_matvec(column, jnp.roll(column[::-1], 1), x)
 
 
-class ExponentialToeplitz(eqx.Module):
+class ExponentialToeplitz(AbstractStructured):
     """The n×n matrix of a two-sided sum of exponentials, on an open chain or on a ring.
 
     With r = |i - j| ≥ 1:  A[i, j] = lower(r) for i > j and upper(r) for i < j, A[i, i] = diagonal.
@@ -159,6 +159,10 @@ class ExponentialToeplitz(eqx.Module):
         return (self.n, self.n)
 
     @property
+    def redundant_waves(self) -> bool:
+        return False  # one for each mode
+
+    @property
     def dtype(self):
         return self.diagonal.dtype
 
@@ -169,9 +173,8 @@ class ExponentialToeplitz(eqx.Module):
 
     # Entries
 
-    def entries(self, i: ArrayLike, j: ArrayLike) -> Array:
-        """A[i, j] for integer index arrays that broadcast; O(modes) each."""
-        i, j = jnp.broadcast_arrays(jnp.asarray(i), jnp.asarray(j))
+    def _entries(self, i: Array, j: Array) -> Array:
+        """O(modes) each."""
         diagonal = self.diagonal if self.diagonal.ndim == 0 else self.diagonal[i]
         on_diagonal = jnp.where(i == j, diagonal, 0)
         if self.periodic:
@@ -200,6 +203,35 @@ class ExponentialToeplitz(eqx.Module):
             column, row, zero = self.lower(lags), self.upper(lags), jnp.zeros(1, self.dtype)
         return jnp.concatenate([zero, column]), jnp.concatenate([jnp.zeros_like(zero), row])
 
+    def chunks(self, smallest: int) -> Chunks:
+        """At least as many sites as modes one way: every mode is a wave, and the way round a ring
+        another."""
+        n, lower, upper = self.n, self.lower, self.upper
+        if self.periodic:
+            lower, upper = lower.periodic(n), upper.periodic(n)
+        waves = max(lower.modes, upper.modes) * (1 + self.periodic)
+        size = min(n, max(smallest, 2 ** max(waves - 1, 0).bit_length()))
+        count = -(-n // size)
+        zero = jnp.zeros((), self.dtype)
+        bare = ExponentialToeplitz(n, self.lower, self.upper, zero, self.periodic)
+        site = jnp.arange(size)
+        noise = jnp.pad(jnp.broadcast_to(self.diagonal, (n,)), (0, count * size - n))
+        noise = noise.reshape(count, size, 1) * jnp.eye(size, dtype=self.dtype)
+        blocks = bare.entries(site[:, None], site) + noise
+
+        def both(direct: SumOfExponentials, wrapped: SumOfExponentials) -> Waves:
+            waves = _along(direct, count, size)
+            if self.periodic:
+                around = _around(wrapped, count, size, n)
+                waves = Waves(
+                    jnp.concatenate([waves.enter, around.enter], axis=-1),
+                    jnp.concatenate([waves.leave, around.leave], axis=-1),
+                    jax.vmap(jax.scipy.linalg.block_diag)(waves.through, around.through),
+                )
+            return waves
+
+        return Chunks.of(blocks, both(lower, upper), both(upper, lower), n)
+
     # Products with vectors
 
     def _times_diagonal(self, x: Array) -> Array:
@@ -225,8 +257,6 @@ class ExponentialToeplitz(eqx.Module):
         about eps times |A| |x| entry by entry, also where the transform would lose small outputs
         beside large ones.
         """
-        x = jnp.asarray(x)
-        _product_lengths(self.n, x.reshape(self.n, -1)[:, 0] if x.shape[:1] == (self.n,) else x, x)
         x, diagonal = promote(x, self.diagonal)
         matrix = x.reshape(self.n, -1)
         down = _running_sum(self.lower, matrix, self.periodic)
@@ -234,15 +264,9 @@ class ExponentialToeplitz(eqx.Module):
         local = eqx.tree_at(lambda a: a.diagonal, self, diagonal)._times_diagonal(matrix)
         return (local + down + up).reshape(x.shape)
 
-    def __matmul__(self, x: Any) -> Any:
-        """A @ x for x (n,) or (n, k): by the chunked scan where its n·(128 + 4·modes) multiply-adds
-        (four times as many for complex modes) cost less than the padded transforms' 20·n·log₂(2n),
-        else by FFT. For a structured matrix `hodlr.matmul`."""
-        if isinstance(x, (HODLR, ExponentialToeplitz)):
-            return algebra().matmul(self, x)
-        if not isinstance(x, (jax.Array, Tracer)) and not hasattr(x, "__array__"):
-            return NotImplemented
-        x = jnp.asarray(x)
+    def _columns_product(self, x: Array) -> Array:
+        """By the chunked scan where its n·(128 + 4·modes) multiply-adds (four times as many for
+        complex modes) cost less than the padded transforms' 20·n·log₂(2n), else by FFT."""
         per_site = 4 * (self.lower.modes + self.upper.modes) + 2 * _CHUNK
         if jnp.issubdtype(self.dtype, jnp.complexfloating):
             per_site *= 4
@@ -262,49 +286,15 @@ class ExponentialToeplitz(eqx.Module):
             self.n, self.lower.conj(), self.upper.conj(), jnp.conj(self.diagonal), self.periodic
         )
 
-    @property
-    def H(self) -> "ExponentialToeplitz":
-        """The adjoint, conj(A).T."""
-        return self.conj().T
-
-    def __add__(self, other: Any) -> Any:
-        """Sum of two matrices with the same boundary condition; the modes of both. O(n) at most.
-        With any other structured matrix `hodlr.add`."""
-        if isinstance(other, HODLR):
-            return algebra().add(self, other)
-        if not isinstance(other, ExponentialToeplitz):
-            return NotImplemented
-        if other.periodic != self.periodic:
-            return algebra().add(self, other)
-        if other.n != self.n:
-            raise ValueError(f"cannot add matrices of sizes {self.n} and {other.n}.")
-        diagonal, other_diagonal = promote(self.diagonal, other.diagonal)
-        return ExponentialToeplitz(
-            self.n,
-            self.lower + other.lower,
-            self.upper + other.upper,
-            diagonal + other_diagonal,
-            self.periodic,
-        )
-
-    def __mul__(self, factor: Any) -> Any:
-        """Scaling by a number."""
-        if isinstance(factor, (str, bytes)) or not jnp.isscalar(factor):
-            return NotImplemented
+    def _scaled(self, factor: Any) -> "ExponentialToeplitz":
         diagonal, scale = promote(self.diagonal, factor)
         return ExponentialToeplitz(
             self.n, self.lower * factor, self.upper * factor, diagonal * scale, self.periodic
         )
 
-    __rmul__ = __mul__
-
-    def __neg__(self) -> "ExponentialToeplitz":
-        return self * -1
-
-    def __sub__(self, other: Any) -> Any:
-        if not isinstance(other, (HODLR, ExponentialToeplitz)):
-            return NotImplemented
-        return self + (-other)
+    def plus_diagonal(self, d: Array) -> "ExponentialToeplitz":
+        diagonal = self.diagonal.astype(d.dtype) + d
+        return ExponentialToeplitz(self.n, self.lower, self.upper, diagonal, self.periodic)
 
 
 def _running_sum(kernel: SumOfExponentials, x: Array, periodic: bool) -> Array:
@@ -346,3 +336,32 @@ def _running_sum(kernel: SumOfExponentials, x: Array, periodic: bool) -> Array:
         arriving = arriving + integer_power(poles, starts)[:, :, None] * closed[None]
     outside = jnp.einsum("im,bmk->bik", integer_power(poles, sites[:, None]), arriving)
     return (inside + outside).reshape(chunks * _CHUNK, columns)[:n]
+
+
+# Waves, for `ExponentialToeplitz.chunks`
+
+
+def _along(kernel: SumOfExponentials, count: int, size: int) -> Waves:
+    """λ^(i - j) from site to site, in `count` chunks of `size`. A kernel without modes gets one of
+    weight zero."""
+    if kernel.modes == 0:
+        kernel = SumOfExponentials(jnp.zeros(1, kernel.dtype), jnp.zeros(1, kernel.dtype))
+    site, modes = jnp.arange(size)[:, None], kernel.modes
+    enter = integer_power(kernel.poles, site)
+    leave = kernel.weights * integer_power(kernel.poles, size - site)
+    through = jnp.diag(integer_power(kernel.poles, jnp.asarray(size)))
+    return Waves(
+        jnp.broadcast_to(enter, (count, size, modes)),
+        jnp.broadcast_to(leave, (count, size, modes)),
+        jnp.broadcast_to(through, (count, modes, modes)),
+    )
+
+
+def _around(kernel: SumOfExponentials, count: int, size: int, n: int) -> Waves:
+    """μ^(n - i) μ^j, from site j back around the ring to a later site i."""
+    site, modes = jnp.arange(count * size)[:, None], kernel.modes
+    shape = (count, size, modes)
+    enter = integer_power(kernel.poles, jnp.maximum(n - site, 0))
+    leave = kernel.weights * integer_power(kernel.poles, site)
+    through = jnp.broadcast_to(jnp.eye(modes, dtype=kernel.dtype), (count, modes, modes))
+    return Waves(enter.reshape(shape), leave.reshape(shape), through)

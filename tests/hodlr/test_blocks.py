@@ -1,11 +1,11 @@
-"""Inverses, determinants and solutions of batches of small blocks against numpy."""
+"""Solutions of batches of small blocks against numpy."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hodlr.blocks import invert, solve_blocks
+from hodlr.blocks import solve_blocks
 from random_matrices import DTYPES, epsilon
 
 
@@ -16,15 +16,10 @@ def test_blocks_against_numpy(dtype):
     if "complex" in dtype:
         a = a + 1j * rng.normal(size=a.shape)
     a, b = a.astype(dtype), b.astype(dtype)
-    inverse, sign, logabs = jax.jit(invert)(a)
     x = jax.jit(solve_blocks)(a, b)
     bound = 50 * epsilon(dtype) * np.max(np.linalg.cond(a))
     exact = np.linalg.inv(a)
-    assert np.max(np.abs(inverse - exact)) <= bound * np.max(np.abs(exact))
     assert np.max(np.abs(x - exact @ b)) <= bound * np.max(np.abs(exact @ b))
-    exact_sign, exact_logabs = np.linalg.slogdet(a)
-    np.testing.assert_allclose(sign, exact_sign, atol=bound)
-    np.testing.assert_allclose(logabs, exact_logabs, atol=bound)
 
 
 def test_the_residual_of_a_nearly_singular_block_is_small():
@@ -41,25 +36,12 @@ def test_derivatives_of_blocks():
     b = jnp.asarray(rng.normal(size=(3, 4, 2)))
 
     def value(t):
-        inverse, _, logabs = invert(a + t * change)
-        return (
-            jnp.sum(jnp.sin(inverse))
-            + jnp.sum(logabs)
-            + jnp.sum(solve_blocks(a + t * change, b) ** 2)
-        )
+        return jnp.sum(solve_blocks(a + t * change, b) ** 2)
 
     def exact(t):
-        m = a + t * change
-        x = jnp.linalg.solve(m, b)
-        logabs = jnp.linalg.slogdet(m)[1]
-        return jnp.sum(jnp.sin(jnp.linalg.inv(m))) + jnp.sum(logabs) + jnp.sum(x**2)
+        return jnp.sum(jnp.linalg.solve(a + t * change, b) ** 2)
 
     for order in (jax.grad, jax.hessian):
         np.testing.assert_allclose(
             jax.jit(order(value))(0.0), jax.jit(order(exact))(0.0), rtol=1e-8
         )
-
-
-def test_a_singular_block():
-    inverse, sign, logabs = invert(jnp.diag(jnp.asarray([1.0, 0.0, 2.0])))
-    assert not np.all(np.isfinite(inverse)) and sign == 0 and logabs == -np.inf

@@ -1,0 +1,166 @@
+"""Covariances of kernels at sorted, irregular times, and Gaussian processes on them, in O(n)."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike
+
+from hodlr.cholesky import answers, factor
+from hodlr.chunks import Chunks, Waves, transposed
+from hodlr.direct import factorise
+from hodlr.exponentials import check_finite, promote
+from hodlr.kernels import AbstractKernel
+from hodlr.structured import AbstractStructured
+
+# Sites of a chunk in products and predictions, as in `hodlr.cholesky`.
+_CHUNK = 32
+
+
+class Covariance(AbstractStructured):
+    """A[i, j] = kernel(t_i - t_j) + noise_i (i = j), for times t_0 ≤ t_1 ≤ … (n,); they may repeat.
+
+    noise: the variance of the noise of each point, a number or (n,). O(n·(32 + r)) for a product,
+    O(n·(32 + r)²) for `factorise(A, positive_definite=True)`, with the r states of the kernel.
+    """
+
+    times: Array
+    kernel: AbstractKernel
+    noise: Array
+
+    def __init__(self, times: ArrayLike, kernel: AbstractKernel, noise: ArrayLike = 0.0):
+        times, noise, _ = promote(times, noise, kernel.source())
+        if times.ndim != 1 or times.shape[0] < 1 or noise.shape not in ((), times.shape):
+            raise ValueError(
+                "Covariance needs times (n,) and noise that is a number or (n,), but got "
+                f"{times.shape} and {noise.shape}."
+            )
+        check_finite("the times and noises of a Covariance", times, noise)
+        if not isinstance(times, Tracer) and np.any(np.diff(np.asarray(times)) < 0):
+            raise ValueError(
+                "the times of a Covariance must be sorted: with order = np.argsort(times), give "
+                "times[order], noise[order] and y[order]."
+            )
+        self.times, self.kernel, self.noise = times, kernel, noise
+
+    @property
+    def n(self) -> int:
+        return self.times.shape[0]
+
+    @property
+    def dtype(self) -> Any:
+        return self.times.dtype
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.n, self.n)
+
+    @property
+    def redundant_waves(self) -> bool:
+        return False
+
+    def chunks(self, smallest: int) -> Chunks:
+        """The states of the kernel are the waves."""
+        kernel, n = self.kernel, self.n
+        read, source = kernel.read(), kernel.source()
+        size = min(n, max(smallest, 2 ** max(read.shape[0] - 1, 0).bit_length()))
+        count = -(-n // size)
+        # After the end, times stand still.
+        times = jnp.pad(self.times, (0, count * size - n), mode="edge").reshape(count, size)
+        noise = jnp.pad(jnp.broadcast_to(self.noise, (n,)), (0, count * size - n))
+        first = times[:, 0]
+        following = jnp.append(first[1:], times[-1, -1])
+        enter = jnp.einsum("i,cbij->cbj", read, kernel.propagator(times - first[:, None]))
+        leave = kernel.propagator(following[:, None] - times) @ source
+        through = kernel.propagator(following - first)
+        blocks = kernel(times[:, :, None] - times[:, None, :])
+        blocks = blocks + noise.reshape(count, size, 1) * jnp.eye(size, dtype=self.dtype)
+        waves = Waves(enter, leave, through)
+        return Chunks.of(blocks, waves, waves, n)
+
+    def _columns_product(self, x: Array) -> Array:
+        chunks = self.chunks(_CHUNK)
+        y = chunks.product(chunks.split(x.reshape(self.n, -1)))
+        return y.reshape(chunks.padded, -1)[: self.n].reshape(x.shape)
+
+    def _entries(self, i: Array, j: Array) -> Array:
+        noise = jnp.broadcast_to(self.noise, (self.n,))
+        return self.kernel(self.times[i] - self.times[j]) + jnp.where(i == j, noise[i], 0)
+
+    def to_dense(self) -> Array:
+        sites = jnp.arange(self.n)
+        return self._entries(sites[:, None], sites)
+
+    @property
+    def T(self) -> "Covariance":
+        return self
+
+    def conj(self) -> "Covariance":
+        return self
+
+    def _scaled(self, factor: Any) -> "Covariance":
+        return Covariance(self.times, self.kernel * factor, self.noise * factor)
+
+    def plus_diagonal(self, d: Array) -> "Covariance":
+        return Covariance(self.times, self.kernel, self.noise + d)
+
+
+class Posterior(eqx.Module):
+    """A Gaussian process of mean zero, given data at its times."""
+
+    covariance: Covariance
+    weights: Array
+
+    def predict(self, times: ArrayLike) -> tuple[Array, Array]:
+        """Mean and variance of the process (without noise) at times (m,) in any order; O((n + m)·
+        (32 + r)²)."""
+        (times,) = promote(times)
+        A = self.covariance
+        n, m = A.n, times.shape[0]
+        merged = jnp.concatenate([A.times, times.astype(A.dtype)])
+        order = jnp.argsort(merged, stable=True)
+        place = jnp.zeros(n + m, order.dtype).at[order].set(jnp.arange(n + m))
+        data = (order < n).astype(A.dtype)
+        noise = jnp.append(jnp.broadcast_to(A.noise, (n,)), jnp.zeros(m, A.dtype))[order]
+        whole = Covariance(merged[order], A.kernel)
+        mean = whole @ jnp.append(self.weights, jnp.zeros(m, A.dtype))[order]
+        variance = A.kernel(jnp.zeros((), A.dtype)) - _explained(whole, data, noise)
+        return mean[place[n:]], variance[place[n:]]
+
+
+def condition(covariance: Covariance, y: ArrayLike) -> Posterior:
+    """The process given y (n,), of mean zero, at the times of its covariance."""
+    factorisation = factorise(covariance, positive_definite=True)
+    return Posterior(covariance, factorisation.solve(y))
+
+
+def _explained(whole: Covariance, data: Array, noise: Array) -> Array:
+    """kᵀ A⁻¹ k at every site of `whole`, for the covariances k of the site with the data and the
+    matrix A of the data alone: sites that are none are cut off from the waves.
+
+    With S, P, Γ and D of the factorised chunks (see `hodlr.cholesky`), a site that reads e, sends l
+    and has covariances k with its own chunk explains
+
+        e S eᵀ + r D⁻¹ r - u P u,      r = k - E S eᵀ,      u = l - Φ S eᵀ - Γ r
+
+    by the data before its chunk, in it, and after it.
+    """
+    chunks = whole.chunks(_CHUNK)
+    (data, noise) = (chunks.split(a[:, None]) for a in (data, noise))
+    both = data * transposed(data)
+    identity = jnp.eye(both.shape[-1], dtype=both.dtype)
+    blocks = both * chunks.blocks + (1 - data + noise * data) * identity
+    enter, leave, through = chunks.lower
+    waves = Waves(enter * data, leave * data, through)
+    masked = Chunks(blocks, waves, waves)
+    triangle = factor(masked)
+    inverse, gain, _, answer = answers(masked, triangle)
+    arriving = triangle.state @ transposed(enter)
+    missing = data * chunks.blocks - waves.enter @ arriving
+    onward = transposed(leave) - through @ arriving - gain @ missing
+    before = jnp.sum(transposed(enter) * arriving, axis=1)
+    inside = jnp.sum((inverse @ missing) ** 2, axis=1)
+    after = -jnp.sum(onward * (answer @ onward), axis=1)
+    return (before + inside + after).reshape(-1)[: whole.n]

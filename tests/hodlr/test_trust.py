@@ -1,0 +1,313 @@
+"""Programs that once gave wrong numbers without a word, each with others of its kind."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hodlr
+from hodlr import ExponentialToeplitz, SumOfExponentials
+from random_matrices import brute_force, epsilon
+
+FORMS = {"exponential": lambda A: A, "hierarchical": hodlr.from_exponentials}
+
+
+@eqx.filter_jit
+def _answers(A, b, definite):
+    F = hodlr.factorise(A, positive_definite=definite)
+    return F.slogdet(), F.solve(b)
+
+
+def _symmetric(k, n, diagonal):
+    return ExponentialToeplitz(n, k, k.conj(), diagonal)
+
+
+# Positive definite covariances, finely sampled
+
+
+@pytest.mark.parametrize("definite", [True, False])
+@pytest.mark.parametrize("form", FORMS)
+def test_log_determinants_of_finely_sampled_decays(form, definite):
+    """det = (1 - p²)^(n-1) for one decay without noise; else Cholesky's."""
+    n, b = 300, np.zeros(300)
+    for p, noise in (
+        (np.exp(-1e-3), 1e-6), (1 - 1e-6, 1e-8), (1 - 1e-8, 0.0), (1 - 1e-10, 0.0), (1e-9 - 1, 0.0),
+    ):  # fmt: skip
+        A = _symmetric(SumOfExponentials([1.0], [p]), n, 1.0 + noise)
+        (sign, logabs), _ = _answers(FORMS[form](A), b, definite)
+        gap = 1 - abs(p)
+        right = (n - 1) * np.log1p(-p * p)
+        if noise:
+            right = 2 * np.sum(np.log(np.diag(np.linalg.cholesky(np.asarray(A.to_dense())))))
+        assert sign == 1
+        assert abs(float(logabs) - right) <= 5 * n * epsilon("float64") / gap
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+def test_log_determinants_in_single_precision_and_complex(dtype):
+    n = 300
+    for gap in (1e-1, 1e-3) if dtype == "float32" else (1e-4, 1e-9):
+        p = np.exp(-gap) * (np.exp(0.3j) if "complex" in dtype else 1.0)
+        p = np.asarray(p, dtype)
+        A = _symmetric(SumOfExponentials([np.asarray(1.0, dtype)], [p]), n, np.asarray(1.0, dtype))
+        size = abs(p.astype(complex)) ** 2
+        (sign, logabs), _ = _answers(A, np.zeros(n, dtype), True)
+        right = (n - 1) * np.log1p(-size)
+        assert sign == 1 and abs(float(logabs) - right) <= 5 * n * epsilon(dtype) / gap
+
+
+@pytest.mark.parametrize("definite", [True, False])
+@pytest.mark.parametrize("form", FORMS)
+def test_solutions_with_finely_sampled_decays(form, definite):
+    n = 300
+    for gap, noise in ((1e-3, 1e-6), (1e-6, 1e-8), (1e-8, 1e-10)):
+        A = _symmetric(SumOfExponentials([1.0], [np.exp(-gap)]), n, 1.0 + noise)
+        full = np.asarray(A.to_dense())
+        factor = np.linalg.cholesky(full)
+        y = factor @ np.random.default_rng(0).normal(size=n)
+        x = np.linalg.solve(factor.T, np.linalg.solve(factor, y))
+        _, ours = _answers(FORMS[form](A), y, definite)
+        bound = 10 * epsilon("float64") * np.linalg.cond(full)
+        assert np.linalg.norm(ours - x) <= bound * np.linalg.norm(x)
+        assert abs(y @ ours - y @ x) <= 1e-4 * abs(y @ x)
+
+
+def test_solve_and_the_solution_of_a_factorisation_are_the_same():
+    A = _symmetric(SumOfExponentials([1.0], [np.exp(-1e-8)]), 300, 1.0 + 1e-10)
+    y = np.cos(np.arange(300))
+    np.testing.assert_array_equal(hodlr.solve(A, y), hodlr.factorise(A).solve(y))
+
+
+# Matrices whose leading blocks are singular
+
+
+@pytest.mark.parametrize("case", ["given", "mirrored", "complex"])
+def test_a_ring_that_is_singular_when_cut(case):
+    n, b = 200, np.random.default_rng(0).normal(size=200)
+    weight = -3.0j if case == "complex" else -3.0
+    pole = 0.5j if case == "complex" else 0.5
+    kernels = SumOfExponentials([weight], [pole]), SumOfExponentials([0.0], [pole])
+    if case == "mirrored":
+        kernels = kernels[::-1]
+    for diagonal in (1.0, np.ones(n)):
+        A = ExponentialToeplitz(n, *kernels, diagonal, periodic=True)
+        full = np.asarray(A.to_dense())
+        (sign, logabs), x = _answers(A, b, False)
+        exact = np.linalg.solve(full, b)
+        assert np.linalg.norm(x - exact) <= 1e-13 * np.linalg.cond(full) * np.linalg.norm(exact)
+        exact_sign, exact_logabs = np.linalg.slogdet(full)
+        assert abs(sign - exact_sign) <= 1e-10 and abs(logabs - exact_logabs) <= 1e-10
+
+
+def test_shifts_beside_an_eigenvalue_of_a_leading_block():
+    n, k = 100, SumOfExponentials([1.0, 0.5], [0.9, -0.3])
+    full = np.asarray(_symmetric(k, n, 0.0).to_dense())
+    for size in (13, 16, 32):
+        shift = np.linalg.eigvalsh(full[:size, :size])[size - 1] - 1e-6
+        exact = full - shift * np.eye(n)
+        for form in FORMS.values():
+            matrix = form(_symmetric(k, n, np.asarray(-shift)))
+            (sign, logabs), _ = _answers(matrix, np.zeros(n), False)
+            exact_sign, exact_logabs = np.linalg.slogdet(exact)
+            assert sign == exact_sign
+            assert abs(logabs - exact_logabs) <= 1e-13 * n * np.linalg.cond(exact)
+
+
+def test_many_random_shifts():
+    n, k = 1000, SumOfExponentials([1.0, 0.3], [0.99, 0.5])
+    values = np.linalg.eigvalsh(np.asarray(_symmetric(k, n, 0.0).to_dense()))
+    shifts = np.random.default_rng(0).uniform(*np.quantile(values, [0.05, 0.95]), size=40)
+
+    @jax.jit
+    def logabs(shifts):
+        return jax.lax.map(lambda e: hodlr.slogdet(_symmetric(k, n, -e))[1], shifts)
+
+    exact = np.sum(np.log(np.abs(values - shifts[:, None])), axis=1)
+    np.testing.assert_allclose(logabs(shifts), exact, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "n, diagonal, weights",
+    [
+        (100, 0.0, [1.0, 0.5]),
+        (100, 1e-8, [1.0, 0.5]),
+        (130, 0.0, [1.0, 0.5]),
+        (100, 0.0, [1.0 + 0.5j, 0.5j]),
+    ],
+)
+def test_skew_matrices(n, diagonal, weights):
+    k = SumOfExponentials(weights, [0.9, -0.3])
+    A = ExponentialToeplitz(n, k, -k.conj(), diagonal)
+    full, b = np.asarray(A.to_dense()), np.ones(n)
+    exact_sign, exact_logabs = np.linalg.slogdet(full)
+    exact = np.linalg.solve(full, b)
+    bound = 1e-14 * np.linalg.cond(full)
+    for form in FORMS.values():
+        (sign, logabs), x = _answers(form(A), b, False)
+        assert abs(sign - exact_sign) <= bound and abs(logabs - exact_logabs) <= bound
+        assert np.linalg.norm(x - exact) <= bound * np.linalg.norm(exact)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_matrix_that_is_not_definite_is_refused_with_its_pivot(form):
+    k = SumOfExponentials([1.0], [0.9])
+    diagonal = np.full(150, 1.1)
+    diagonal[117] = 0.2
+    A = FORMS[form](_symmetric(k, 150, diagonal))
+    with pytest.raises(ValueError, match="pivot 117 is -"):
+        hodlr.factorise(A, positive_definite=True)
+    (_, logabs), x = _answers(A, np.ones(150), True)
+    assert np.isnan(logabs) and np.all(np.isnan(x[117:]))
+
+
+def test_noise_alone_as_the_diagonal_gets_a_hint():
+    k = SumOfExponentials([1.0], [0.9])
+    with pytest.raises(ValueError, match="kernel at lag 0 plus the noise"):
+        hodlr.factorise(_symmetric(k, 50, 0.01), positive_definite=True)
+
+
+def test_a_matrix_that_is_not_its_own_adjoint_is_refused():
+    k = SumOfExponentials([1.0], [0.9])
+    with pytest.raises(ValueError, match=r"A\.H differs from A"):
+        hodlr.factorise(ExponentialToeplitz(50, k, k * 0.5, 3.0), positive_definite=True)
+
+
+# Fits
+
+
+def _matern(order, length):
+    def kernel(r):
+        x = np.sqrt(order) * r / length
+        return (1 + x + (x**2 / 3 if order == 5 else 0)) * np.exp(-x)
+
+    return kernel
+
+
+@pytest.mark.parametrize(
+    "kernel, n, tol",
+    [
+        (_matern(5, 50.0), 500, 1e-7),
+        (_matern(3, 200.0), 500, 1e-8),
+        (lambda r: r * np.exp(-r / 30), 400, 1e-6),
+    ],
+)
+def test_a_fit_is_within_tol_as_it_is_returned(kernel, n, tol):
+    fit, info = hodlr.fit_exponentials(kernel, n, tol=tol)
+    r = np.arange(1, n + 1)
+    error = np.max(np.abs(np.asarray(fit(r)) - kernel(r)))
+    assert error <= tol and info.max_abs_error <= tol
+    np.testing.assert_allclose(info.max_abs_error, error, rtol=1e-6)
+    assert fit.dtype == np.float64 and np.max(np.abs(fit.weights)) <= tol / epsilon("float64") / 10
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [_matern(5, 50.0), _matern(3, 50.0), lambda r: 1 - r / 1000, lambda r: np.cos(r / 40.0)],
+)
+def test_a_fit_in_single_precision_is_certified_as_returned(kernel):
+    r = np.arange(1, 501)
+    with jax.enable_x64(False):
+        fit, info = hodlr.fit_exponentials(kernel, 500, tol=1e-3)
+        error = np.max(np.abs(np.asarray(fit(jnp.asarray(r))) - kernel(r)))
+        assert fit.weights.dtype.itemsize == 4 * (1 + np.iscomplexobj(fit.weights))
+    assert error <= 1e-3
+    np.testing.assert_allclose(info.max_abs_error, error, rtol=1e-3)
+
+
+def test_a_power_law_in_single_precision_is_right_or_refused():
+    with jax.enable_x64(False):
+        fit, info = hodlr.fit_power_law(0.2, 100_000, tol=1e-5)
+        r = np.unique(np.geomspace(1, 1e5, 2000).astype(int))
+        error = np.max(np.abs(np.asarray(fit(jnp.asarray(r))) - r**-0.2))
+        assert error <= info.max_abs_error * (1 + 1e-6) <= 1e-5
+        with pytest.raises(ValueError, match="jax_enable_x64"):
+            hodlr.fit_power_law(1.0, 1000, tol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "weights, poles",
+    [([1.0, -1.0], [0.5, 0.5]), ([], []), ([0.0], [0.9]), ([2.0], [0.0]), ([1j, -1j], [0.3, 0.3])],
+)
+def test_what_cancels_is_truncated_to_the_zero_kernel(weights, poles):
+    kernel, info = hodlr.truncate(SumOfExponentials(weights, poles), tol=1e-3)
+    assert info.bound == 0 and kernel.modes == 1 and np.all(kernel(np.arange(1, 9)) == 0)
+
+
+def test_a_fit_under_differentiation_is_refused():
+    with pytest.raises(TypeError, match="cannot run inside jit, vmap or grad"):
+        jax.jit(lambda s: hodlr.fit_exponentials(s, 9, tol=1e-3)[0].weights)(jnp.ones(9))
+
+
+# Builders
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e20, 1e-20])
+def test_ranks_and_errors_at_every_scale_in_single_precision(scale):
+    i = np.arange(200)
+    full = 1 / (1.0 + np.abs(i[:, None] - i))
+    single = jnp.asarray(full * scale, jnp.float32)
+
+    def error(H):
+        return np.linalg.norm(np.asarray(H.to_dense(), float) / scale - full) / np.linalg.norm(full)
+
+    built = hodlr.from_dense(single, tol=1e-4)
+    fine = hodlr.from_dense(single, tol=1e-6)
+    compressed, info = hodlr.compress(fine, tol=1e-4)
+    sampled, measured = hodlr.from_entries(
+        lambda i, j: jnp.float32(scale) / (1 + jnp.abs(i - j).astype(jnp.float32)),
+        200, tol=1e-4, key=jax.random.key(0),
+    )  # fmt: skip
+    for H in (built, compressed, sampled):
+        assert 1 < max(H.ranks) < 12 and error(H) <= 1e-4
+    assert measured.error <= 1e-4
+    norm = np.linalg.norm(full) * scale
+    np.testing.assert_allclose(info.error, error(compressed) * norm, rtol=0.1)
+    np.testing.assert_allclose(hodlr.frobenius_norm(built), norm, rtol=1e-3)
+    k = SumOfExponentials(jnp.asarray([scale], jnp.float32), jnp.asarray([0.5], jnp.float32))
+    A = ExponentialToeplitz(200, k, k, jnp.float32(2 * scale))
+    x = np.linalg.solve(brute_force(A) / scale, np.ones(200))
+    np.testing.assert_allclose(hodlr.solve(A, jnp.ones(200, jnp.float32)) * scale, x, rtol=1e-5)
+
+
+def _wendland(t, radius):
+    def entries(i, j):
+        r = jnp.minimum(jnp.abs(t[i] - t[j]) / radius, 1.0)
+        return (1 - r) ** 4 * (4 * r + 1)
+
+    return entries
+
+
+@pytest.mark.parametrize("kernel", ["wendland", "band", "ring"])
+def test_kernels_of_compact_support_are_found(kernel):
+    n = 1000
+    t = jnp.asarray(np.sort(np.random.default_rng(0).uniform(0, 50, size=n)))
+    entries = {
+        "wendland": _wendland(t, 0.5),
+        "band": lambda i, j: jnp.maximum(1 - jnp.abs(i - j).astype(float) / 9, 0.0) ** 0.5,
+        "ring": lambda i, j: (
+            jnp.where((i - j + 6) % n < 13, 1.0, 0.0) + jnp.where(i == j, 1.0, 0.0)
+        ),
+    }[kernel]
+    i = np.arange(n)
+    full = np.asarray(entries(i[:, None], i))
+    built, info = hodlr.from_entries(entries, n, tol=1e-6, key=jax.random.key(0))
+    error = np.abs(np.asarray(built.to_dense()) - full)
+    assert np.linalg.norm(error) <= 1e-6 * np.linalg.norm(full) and info.error <= 1e-6
+
+
+def test_unsorted_points_get_a_hint():
+    t = jnp.asarray(np.random.default_rng(0).permutation(400) * 0.1)
+    with pytest.raises(ValueError, match="sort the points"):
+        hodlr.from_entries(_wendland(t, 0.5), 400, tol=1e-8, key=jax.random.key(0), leaf_size=8)
+
+
+def test_a_numpy_kernel_gets_a_sentence():
+    t = np.linspace(0, 1, 100)
+    with pytest.raises(TypeError, match=r"jax\.numpy"):
+        hodlr.from_entries(
+            lambda i, j: np.exp(-np.abs(t[i] - t[j])), 100, tol=1e-6, key=jax.random.key(0)
+        )
