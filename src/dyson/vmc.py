@@ -149,7 +149,7 @@ class VMC(eqx.Module):
                 f"VMC: with {sampler.n_chains} chains of {chain_length} samples the {unknown} of "
                 f"the energy is not known; R-hat takes chain_length >= {MIN_STEPS_SPLIT}",
                 DiagnosticWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         check_fit(f"VMC with {type(sampler).__name__}", sampler.moves, hamiltonian)
         self.hamiltonian, self.sampler = hamiltonian, sampler

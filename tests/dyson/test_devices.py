@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 
 import equinox as eqx
 import jax
@@ -31,19 +32,25 @@ def launch(*arguments, devices=1):
         # as in compiling.py: half the time of the compiler
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false",
     }
-    return subprocess.Popen(
+    # into files: a process whose pipe is full waits, and the others wait for it
+    out, err = (tempfile.TemporaryFile("w+") for _ in range(2))
+    process = subprocess.Popen(
         [sys.executable, devices_program.__file__, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        stdout=out,
+        stderr=err,
         env=environment,
     )
+    return process, out, err
 
 
-def result(process):
-    out, err = process.communicate(timeout=900)
-    assert process.returncode == 0, err
-    return json.loads(out.splitlines()[-1])  # gloo says hello on standard output
+def result(launched):
+    process, out, err = launched
+    process.wait(timeout=900)
+    for file in (out, err):
+        file.seek(0)
+    with out, err:
+        assert process.returncode == 0, err.read()
+        return json.loads(out.read().splitlines()[-1])  # gloo says hello on standard output
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +71,9 @@ def results(directory):
     try:
         found["first of two"], found["second of two"] = map(result, both)
     finally:
-        for process in both:
+        for process, *_ in both:
             process.kill()
+            process.wait()
     found["four"] = result(launch(directory / "four", devices=4))
     return found
 

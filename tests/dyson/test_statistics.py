@@ -46,7 +46,7 @@ def test_error_bars_cover_the_true_mean(chains, steps):
 
 
 def test_constant_series():
-    for shape in [(1, 1), (1, 100), (8, 5), (64, 1)]:
+    for shape in [(1, 100), (8, 5), (64, 1)]:
         result = estimate(jnp.full(shape, -127.3))
         assert result.mean == -127.3
         assert result.error == 0
@@ -55,6 +55,13 @@ def test_constant_series():
         assert result.effective_samples == shape[0] * shape[1]
         if shape[1] >= 4:
             assert result.r_hat == 1
+
+
+def test_of_a_single_sample_nothing_is_known_but_its_value():
+    result = estimate(jnp.full((1, 1), -127.3))
+    assert result.mean == -127.3
+    for name in ("error", "variance", "tau", "effective_samples", "r_hat"):
+        assert bool(jnp.isnan(getattr(result, name)))
 
 
 @pytest.mark.parametrize("value", [0.0, -1e30, 0.1 + 0.2j])
