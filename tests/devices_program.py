@@ -54,7 +54,7 @@ def make(name):
         sampler = Sweep(hamiltonian, CHAINS, chains_at_once=2)
     if name == "typewriter":
         sampler = Typewriter(hamiltonian, CHAINS, interval=2)
-    vmc = VMC(hamiltonian, sampler, optimiser, chain_length=2, **options)
+    vmc = VMC(hamiltonian, sampler, optimiser, chain_length=4, **options)
     return vmc, lambda: vmc.init(jax.random.key(1), model)
 
 
