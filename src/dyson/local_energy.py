@@ -26,11 +26,11 @@ LONGEST_SPAN = 4
 def fastest_updates(model: Network, reach: int = 0, flips: int = 1) -> LocalUpdates:
     """ABACUS where it is built for the network and pays, else the full forward pass, for moves
     of at most so many ``flips``, of sites up to ``reach`` apart."""
-    if not Abacus.supports(model):
+    near = reach < LONGEST_SPAN
+    # far apart, two windows take two flips; a window that holds more of them would be a long one
+    if not Abacus.supports(model) or not (near or flips <= 2):
         return Recompute()
-    # two windows take two flips; more of them, far apart, one window that holds them all
-    apart = reach >= LONGEST_SPAN and flips <= 2
-    updates = Abacus(span=None if apart else 1 + reach)
+    updates = Abacus(span=1 + reach if near else None)
     return updates if updates.pays(model) else Recompute()
 
 
