@@ -95,7 +95,7 @@ def test_a_replay_by_hand():
     """One refresh from the middle of a pass: the changes of theta of all candidates, by forward
     passes, added up in numpy; tolerances that freeze some chains, and audits."""
     n, chains = 24, 600
-    model = screening_network(n, depth=2, head=1.0)
+    model = screening_network(n, depth=2, head=2.0)
     sampler = Typewriter(Ising(n), 1, interval=2, mismatch=1e-2)
     updates = Abacus().bind(model)
     theta = jax.jit(jax.vmap(lambda s: model.head.theta(model.pooled(streams(model, s)))))
