@@ -123,14 +123,9 @@ def start(run: RunDirectory, problem: Problem) -> Any:
     return state
 
 
-def shapes(problem: Problem) -> Any:
-    """The state without its values, as a template for loading."""
-    return problem.state_shapes
-
-
 def read_state(run: RunDirectory, problem: Problem) -> VMCState:
     """The state in the run's checkpoint."""
-    state, step = run.load_state_and_step(shapes(problem))
+    state, step = run.load_state_and_step(problem.state_shapes)
     if int(state.step) != step:
         raise RunError(f"{run.path / CHECKPOINT} holds step {int(state.step)} and says {step}")
     return state

@@ -43,7 +43,8 @@ def _sample(
 
 def largest_ratio(subject: Subject, *, acceptance: float) -> float:
     """How far apart amplitudes may be, as ``size`` of :func:`with_ratios`, if every chain is to
-    accept this fraction of flips; in steps of sqrt(2)."""
+    accept this fraction of flips, less than the half that are accepted where odds are even
+    (`dyson.samplers.base.acceptance`); in steps of sqrt(2)."""
     size = 4.0
     while settled(with_ratios(subject, size))[1] < acceptance:
         size /= 2**0.5

@@ -20,7 +20,7 @@ from dyson.networks import Network
 from dyson.run import RunDirectory
 from dyson.samplers import Flips, SamplerInfo, TypewriterInfo
 from dyson.spins import random_spins
-from dyson.train import build, shapes
+from dyson.train import build
 
 # Samples of the typewriter until it has learned its errors.
 LEARN = 8
@@ -82,7 +82,7 @@ def trained_subject(directory: Path, chains: int) -> Subject:
     """The network in a run directory, from the configurations where its training stopped."""
     run = RunDirectory.open(directory)
     problem = build(run.settings)
-    state = run.load_state(shapes(problem))
+    state = run.load_state(problem.state_shapes)
     spins = state.sampler.spins
     pick = jnp.arange(chains) % spins.shape[0]
     return Subject(problem.hamiltonian, state.model, spins[pick])

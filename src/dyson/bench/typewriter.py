@@ -30,7 +30,7 @@ CHAINS = 8
 SETTLE, MEASURED = 24, 16
 # Fraction of flips that networks with power-law tails accept: beyond it some of them have ordered
 # phases, in which nothing moves.
-ACCEPTED = 0.5
+ACCEPTED = 0.4
 # Exponentials of the kernels with power-law tails, enough for 1e-3 at all exponents and sizes.
 MODES = 12
 

@@ -25,10 +25,16 @@ def centred_samples(
 ) -> tuple[Float[Array, "rows parameters"], Float[Array, " rows"]]:
     """X and eps."""
     check_precision()
-    samples, parts, _ = derivatives.shape
-    x = centred(derivatives)
-    eps = centred(jnp.stack([jnp.real(energies), jnp.imag(energies)][:parts], axis=1))
-    return x.reshape(samples * parts, -1), eps.reshape(-1)
+    x, eps = _by_parts(derivatives, energies)
+    return x.reshape(eps.size, -1), eps.reshape(-1)
+
+
+def _by_parts(
+    derivatives: Float[Array, "samples parts parameters"], energies: Inexact[Array, " samples"]
+) -> tuple[Float[Array, "samples parts parameters"], Float[Array, "samples parts"]]:
+    """X and eps in any precision, real and imaginary parts side by side."""
+    parts = [jnp.real(energies), jnp.imag(energies)][: derivatives.shape[1]]
+    return centred(derivatives), centred(jnp.stack(parts, axis=1))
 
 
 def centred(values: Float[Array, "samples ..."]) -> Float[Array, "samples ..."]:
@@ -51,7 +57,5 @@ def energy_gradient(
 ) -> Float[Array, " parameters"]:
     """The gradient of the energy, 2 X^T eps: what first-order optimisers follow, in any
     precision."""
-    parts = derivatives.shape[1]
-    x = centred(derivatives)
-    eps = centred(jnp.stack([jnp.real(energies), jnp.imag(energies)][:parts], axis=1))
+    x, eps = _by_parts(derivatives, energies)
     return 2 * jnp.einsum("spn,sp->n", x, eps)
