@@ -212,6 +212,31 @@ def test_turns_of_the_phase_do_not_count(make, common):
     np.testing.assert_allclose(update, expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("make", [sr, minsr, spring])
+def test_a_node_is_crossed(make):
+    """psi itself is linear in the parameters, and the step turns its sign at half of the samples:
+    log psi changes by something else than its slope says, yet nothing is wrong."""
+    derivatives, _ = samples(15, n=6, parts=2, parameters=20)
+    derivatives = derivatives - jnp.mean(derivatives, axis=0)
+    energies = jnp.array([2.0, -2.0] * 3)
+
+    def linear_psi(update):
+        ratio = 1 + jax.lax.complex(*jnp.moveaxis(derivatives @ update, -1, 0))
+        return jnp.stack([jnp.log(jnp.abs(ratio)), jnp.angle(ratio)], axis=-1)
+
+    optimiser = make(1.0, shift=1e-6, trust_region=1e9)
+    arguments = {"derivatives": derivatives, "energies": energies}
+    state = optimiser.init(jnp.zeros(20))
+    free, _ = optimiser.update(jnp.zeros(20), state, **arguments)
+    by_slope = derivatives @ free
+    np.testing.assert_allclose(by_slope[:, 0], -energies, rtol=1e-4)
+    bent = float(jnp.linalg.norm(linear_psi(free) - by_slope))
+    assert bent > float(jnp.linalg.norm(by_slope))  # the case is one
+    update, after = optimiser.update(jnp.zeros(20), state, response=linear_psi, **arguments)
+    assert float(after.firmness) == 1
+    np.testing.assert_allclose(update, free, rtol=1e-9, atol=1e-12)
+
+
 def test_a_step_that_is_not_finite_comes_back():
     derivatives, energies = samples(2)
     optimiser = spring()

@@ -25,7 +25,11 @@ tried on the samples, and what log psi misses of the linear prediction is
   the parameters act nonlinearly.
 
 Phases count modulo 2 pi: what is missing of a change of Im log psi is taken on the circle, sample
-by sample, before anything is averaged.
+by sample, before anything is averaged.  And of complex states, each sample may follow either of two
+paths that agree to first order: log psi changes by -learning_rate * eps, or psi by the factor
+1 - learning_rate * eps.  Near a node the parameters move psi, not its logarithm, and no smooth
+path of log psi leads to the other sign: held to the first path alone, states with signs stall
+before every node they have to cross.
 
 References: S. Sorella, Phys. Rev. Lett. 80, 4558 (1998); A. Chen and M. Heyl, Nat. Phys. 20,
 1476 (2024); G. Goldshlager, N. Abrahamsen and L. Lin, J. Comput. Phys. 516, 113351 (2024).
@@ -142,6 +146,26 @@ def spring(
     return _natural_gradient(solver, learning_rate, shift, trust_region, momentum)
 
 
+def _apart(aim: Float[Array, "samples parts"], change: Float[Array, "samples parts"]) -> Array:
+    """``aim - change`` of log psi, centred; phases on the circle, around the one that all share."""
+    short = aim - change
+    if short.shape[1] == 2:
+        short = short.at[:, 1].set(around_the_common_phase(short[:, 1]))
+    return short - jnp.mean(short, axis=0)
+
+
+def _linear_in_psi(aim: Float[Array, "samples 2"]) -> Float[Array, "samples 2"]:
+    """The change of log psi where psi, instead of its logarithm, changes by ``aim``."""
+    changed = jnp.log(1 + jax.lax.complex(aim[:, 0], aim[:, 1]))
+    return jnp.stack([jnp.real(changed), jnp.imag(changed)], axis=1)
+
+
+def _nearer(first: Float[Array, "samples 2"], second: Float[Array, "samples 2"]) -> Array:
+    """The shorter one of each sample."""
+    lengths = [jnp.sum(short**2, axis=1, keepdims=True) for short in (first, second)]
+    return jnp.where(lengths[1] < lengths[0], second, first)
+
+
 def _natural_gradient(
     solver: Callable[[Array], Solver],
     learning_rate: ScalarOrSchedule,
@@ -180,15 +204,16 @@ def _natural_gradient(
         samples, parts = derivatives.shape[:2]
         slope = jnp.mean(derivatives.astype(jnp.float64), axis=0)
 
-        def departure(step: Array, linear: Array) -> Array:
-            """The change of log psi at the samples, centred, less what the linear model says."""
+        def missed(step: Array, target: Array) -> Array:
+            """What the samples, centred, miss of the change of log psi that they were to make."""
             if response is None:
-                return jnp.zeros_like(linear)
-            uncentred = samples**0.5 * linear.reshape(samples, parts) + slope @ step
-            bent = response(unravel(step.astype(flat.dtype))).astype(jnp.float64) - uncentred
+                return target - x @ step
+            change = response(unravel(step.astype(flat.dtype))).astype(jnp.float64) - slope @ step
+            aim = samples**0.5 * target.reshape(samples, parts)
+            short = _apart(aim, change)
             if parts == 2:
-                bent = bent.at[:, 1].set(around_the_common_phase(bent[:, 1]))
-            return centred(bent).reshape(-1)
+                short = _nearer(short, _apart(_linear_in_psi(aim), change))
+            return centred(short).reshape(-1)
 
         def attempt(trial: _Trial) -> _Trial:
             """The step made anew, or corrected by what is missing."""
@@ -206,8 +231,7 @@ def _natural_gradient(
             direction = jnp.where(anew, factor * delta, trial.direction)
             target = jnp.where(anew, factor * predicted, trial.target)
             distance = jnp.where(anew, factor * distance, trial.distance)
-            linear = x @ step
-            missing = target - linear - departure(step, linear)
+            missing = missed(step, target)
             bending = jnp.linalg.norm(missing)
             better = anew | (bending < jnp.linalg.norm(trial.missing))
             # written so that a log psi that is not finite counts as too much
