@@ -51,7 +51,7 @@ def make(name):
     else:
         optimiser, options = optax.sgd(5e-3, momentum=0.9), {"warm_up": 0, "updates": Recompute()}
     if name == "sweep":
-        sampler = Sweep(hamiltonian, CHAINS, chains_at_once=2)
+        sampler = Sweep(hamiltonian, CHAINS, chains_at_once=2, by_environments=True)
     if name == "typewriter":
         sampler = Typewriter(hamiltonian, CHAINS, interval=2)
     vmc = VMC(hamiltonian, sampler, optimiser, chain_length=4, **options)
@@ -113,7 +113,7 @@ def train(name, directory):
         "state": content(state),
         "resumed": [other == content(state) for other in again],
         "placed": where == [x.sharding for x in jax.tree.leaves(eqx.filter(state, eqx.is_array))],
-        "compilations": compiled.count("jit(_step)"),
+        "compilations": compiled.count("jit(_improved)"),
         "metadata": checkpoint.load_metadata(path),
     }
     of_one = directory.parent / "one" / path.name

@@ -8,7 +8,7 @@ own random stream, so the result does not depend on how many there are (up to su
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -17,21 +17,19 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Inexact, Int, Int8
+from jaxtyping import Array, Float, Int
 
 from dyson.devices import by_chain, everywhere, over_chains, placed
 from dyson.hamiltonians import Hamiltonian
 from dyson.jacobian import SAMPLES_AT_ONCE, log_derivatives
-from dyson.local_energy import in_chunks, local_energies
+from dyson.local_energy import in_chunks
+from dyson.measurement import Measurement, draw, energies_of, measured
 from dyson.networks import Network
 from dyson.optimisers import energy_gradient
 from dyson.samplers import Sampler, SamplerState, check_fit
 from dyson.statistics import (
     MIN_STEPS_SPLIT,
     DiagnosticWarning,
-    Estimate,
-    estimate_mean,
-    if_moved,
     moved,
     v_score,
 )
@@ -116,7 +114,7 @@ class VMC(eqx.Module):
         2 pi); and, as line searches want them, ``value``, ``grad`` and ``value_fn``, the energy as
         a function of the parameters by weighing the samples anew.
       chain_length: samples of each chain per step; fewer than four leave R-hat unknown.
-      warm_up: samples of each chain thrown away at the start.
+      warm_up: samples of each chain thrown away at the start, in rounds of ``chain_length``.
       updates, chunk_size: passed to :func:`dyson.local_energies`.
     """
 
@@ -162,8 +160,9 @@ class VMC(eqx.Module):
         start_key, warm_key, key = jax.random.split(key, 3)
         samples = by_chain(self.sampler.init(start_key, model))
         model, warm_key, key = everywhere((model, warm_key, key))
-        if self.warm_up:
-            samples = _warm_up(self, warm_key, model, samples)
+        for _ in range(-(-self.warm_up // self.chain_length)):
+            samples, *_ = draw(self.sampler, self.chain_length, warm_key, model, samples)
+            warm_key = jax.random.split(warm_key)[1]
         parameters = eqx.filter(model, eqx.is_inexact_array)
         optimiser = self.optimiser.init(parameters)
         before = Before(parameters, optimiser)
@@ -175,7 +174,9 @@ class VMC(eqx.Module):
         Raises :class:`NonFiniteError` with a state to go on from; warns with
         :class:`dyson.statistics.DiagnosticWarning` where no chain moved.
         """
-        new_state, info, finite, moving = _step(self, placed(state))
+        state = placed(state)
+        samples, measurement = self._measured(state.key, state.model, state.sampler)
+        new_state, info, finite, moving = _improved(self, state, samples, measurement)
         finite, moving = jax.device_get((finite, moving))
         if not all(finite.values()):
             broken = ", ".join(name for name, ok in finite.items() if not ok)
@@ -193,75 +194,43 @@ class VMC(eqx.Module):
 
     def measure(
         self, key: jax.Array, model: Network, samples: SamplerState
-    ) -> tuple[SamplerState, "Measurement"]:
+    ) -> tuple[SamplerState, Measurement]:
         """Draw as many samples as one step and leave the network as it is.
 
         Returns the state of the chains and what was measured, whole on every device.
         """
         key, model = everywhere((key, model))
-        return _measure(self, key, model, by_chain(samples))
+        samples, measurement = self._measured(key, model, by_chain(samples))
+        return samples, everywhere(measurement)
 
-
-class Measurement(eqx.Module):
-    """Samples of all chains and their local energies."""
-
-    spins: Int8[Array, "n_chains chain_length n_sites"]
-    energies: Inexact[Array, "n_chains chain_length"]
-    acceptance: Float[Array, "n_chains chain_length"]
-    """Fraction of the moves that were accepted on the way to each sample."""
-
-    def estimate(self) -> Estimate:
-        """Mean local energy and what is known of its quality."""
-        estimate = estimate_mean(self.energies)
-        return if_moved(moved(self.spins, self.acceptance), estimate)
-
-
-def joined(measurements: Sequence[Measurement]) -> Measurement:
-    """One after the other."""
-    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *measurements)
+    def _measured(
+        self, key: jax.Array, model: Network, samples: SamplerState
+    ) -> tuple[SamplerState, Measurement]:
+        """With the chains spread over the devices."""
+        samples, spins, acceptance = draw(self.sampler, self.chain_length, key, model, samples)
+        how = self.hamiltonian, self.updates, self.chunk_size
+        return samples, measured(*how, model, spins, acceptance)
 
 
 @eqx.filter_jit
-def _measure(
-    vmc: VMC, key: Array, model: Network, samples: SamplerState
-) -> tuple[SamplerState, Measurement]:
-    def measure(keys: Array, model: Network, samples: SamplerState):
-        samples, spins, acceptance = _draw(vmc, keys, model, samples, vmc.chain_length)
-        return samples, Measurement(spins, _local_energies(vmc, model, spins), acceptance)
-
-    keys = jax.random.split(key, vmc.sampler.n_chains)
-    samples, measured = over_chains(measure)(keys, model, samples)
-    return by_chain(samples), everywhere(measured)
-
-
-@eqx.filter_jit
-def _step(vmc: VMC, state: VMCState) -> tuple[VMCState, VMCInfo, dict[str, Array], Array]:
-    """Also which values are finite, and whether the chains moved."""
-    sample_key, key = jax.random.split(state.key)
-
-    def measure(keys: Array, model: Network, samples: SamplerState):
-        samples, spins, acceptance = _draw(vmc, keys, model, samples, vmc.chain_length)
-        derivatives = log_derivatives(model, spins.reshape(-1, spins.shape[-1]))
-        derivatives = derivatives.reshape(*spins.shape[:2], *derivatives.shape[1:])
-        energies = _local_energies(vmc, model, spins)
-        return samples, Measurement(spins, energies, acceptance), derivatives
-
-    keys = jax.random.split(sample_key, vmc.sampler.n_chains)
-    samples, measured, derivatives = over_chains(measure)(keys, state.model, state.sampler)
+def _improved(
+    vmc: VMC, state: VMCState, samples: SamplerState, measured: Measurement
+) -> tuple[VMCState, VMCInfo, dict[str, Array], Array]:
+    """The step that the samples call for; also which values are finite, and whether the chains
+    moved."""
+    parameters, static = eqx.partition(state.model, eqx.is_inexact_array)
+    derivatives = _at_samples(_log_derivatives, static, measured.spins)(parameters)
+    energies = measured.energies.reshape(-1)
     estimate = measured.estimate()
     energy = jnp.real(estimate.mean)
-    flat_energies = measured.energies.reshape(-1)
-    flat_derivatives = derivatives.reshape(-1, *derivatives.shape[2:])
-
-    parameters, static = eqx.partition(state.model, eqx.is_inexact_array)
     flat, unravel = ravel_pytree(parameters)
-    gradient = unravel(energy_gradient(flat_derivatives, flat_energies).astype(flat.dtype))
+    gradient = unravel(energy_gradient(derivatives, energies).astype(flat.dtype))
     updates, optimiser = vmc.optimiser.update(
         gradient,
         state.optimiser,
         parameters,
-        derivatives=flat_derivatives,
-        energies=flat_energies,
+        derivatives=derivatives,
+        energies=energies,
         response=_response(parameters, static, measured.spins),
         value=energy.astype(flat.dtype),
         grad=gradient,
@@ -285,7 +254,7 @@ def _step(vmc: VMC, state: VMCState) -> tuple[VMCState, VMCInfo, dict[str, Array
         DERIVATIVES: jnp.all(jnp.isfinite(derivatives)),
         "the parameter step": jnp.isfinite(step_norm),
     }
-    before = Before(parameters, state.optimiser)
+    before, key = Before(parameters, state.optimiser), jax.random.split(state.key)[1]
     new = placed(VMCState(model, samples, optimiser, key, state.step + 1, before))
     moving = moved(measured.spins, measured.acceptance)
     return new, *everywhere((info, finite, moving))
@@ -296,9 +265,7 @@ def _stepped_back(state: VMCState) -> VMCState:
     _, static = eqx.partition(state.model, eqx.is_inexact_array)
     model: Network = eqx.combine(state.before.parameters, static)
     step = jnp.maximum(state.step - 1, 0)
-    return VMCState(
-        model, state.sampler, state.before.optimiser, state.key, step, state.before
-    )
+    return VMCState(model, state.sampler, state.before.optimiser, state.key, step, state.before)
 
 
 def _at_samples(function: Callable[[Network, Array], Array], static: Network, spins: Array):
@@ -313,6 +280,12 @@ def _at_samples(function: Callable[[Network, Array], Array], static: Network, sp
         return values.reshape(-1, *values.shape[2:])
 
     return evaluate
+
+
+def _log_derivatives(model: Network, spins: Array) -> Array:
+    """(chains, length, parts, parameters)."""
+    rows = log_derivatives(model, spins.reshape(-1, spins.shape[-1]))
+    return rows.reshape(*spins.shape[:2], *rows.shape[1:])
 
 
 def _log_psi(model: Network, spins: Array) -> Array:
@@ -343,7 +316,8 @@ def _energy(vmc: VMC, parameters: Network, static: Network, spins: Array):
     that no line search goes there.
     """
     log_psi = _at_samples(_log_psi, static, spins)
-    local = _at_samples(lambda model, spins: _local_energies(vmc, model, spins), static, spins)
+    how = vmc.hamiltonian, vmc.updates, vmc.chunk_size
+    local = _at_samples(lambda model, spins: energies_of(*how, model, spins), static, spins)
 
     # line searches hand on all arguments of the update, by the names in this signature
     def energy(
@@ -362,35 +336,3 @@ def _energy(vmc: VMC, parameters: Network, static: Network, spins: Array):
         return value + beyond + slope - jax.lax.stop_gradient(slope)
 
     return energy
-
-
-@eqx.filter_jit
-def _warm_up(vmc: VMC, key: Array, model: Network, samples: SamplerState) -> SamplerState:
-    def burn(keys: Array, model: Network, samples: SamplerState) -> SamplerState:
-        return _draw(vmc, keys, model, samples, vmc.warm_up)[0]
-
-    return over_chains(burn)(jax.random.split(key, vmc.sampler.n_chains), model, samples)
-
-
-def _draw(
-    vmc: VMC, keys: Array, model: Network, samples: SamplerState, length: int
-) -> tuple[SamplerState, Array, Array]:
-    """``length`` samples of every chain: the state of the chains, spins (chains, length, n_sites)
-    and acceptance (chains, length)."""
-
-    def draw(samples: SamplerState, step_keys: Array):
-        samples, info = vmc.sampler.sample_chains(step_keys, model, samples)
-        return samples, (samples.spins, info.acceptance)
-
-    step_keys = jnp.swapaxes(jax.vmap(lambda k: jax.random.split(k, length))(keys), 0, 1)
-    samples, (spins, acceptance) = jax.lax.scan(draw, samples, step_keys)
-    return samples, jnp.swapaxes(spins, 0, 1), jnp.swapaxes(acceptance, 0, 1)
-
-
-def _local_energies(vmc: VMC, model: Network, spins: Array) -> Array:
-    """Of samples (chains, length, n_sites)."""
-    flat = spins.reshape(-1, spins.shape[-1])
-    energies = local_energies(
-        vmc.hamiltonian, model, flat, updates=vmc.updates, chunk_size=vmc.chunk_size
-    )
-    return energies.reshape(spins.shape[:2])

@@ -167,7 +167,7 @@ def test_a_resumed_run_compiles_no_second_step(tmp_path):
         train(run, problem, start(run, problem))
         run = run.change(steps=4)
         state = train(run, problem, restore(run, problem))
-    assert int(state.step) == 4 and compiled.count("jit(_step)") == 1
+    assert int(state.step) == 4 and compiled.count("jit(_improved)") == 1
 
 
 def test_a_state_is_placed_once():
