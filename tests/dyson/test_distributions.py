@@ -29,8 +29,11 @@ SAMPLERS = {
     "distant exchanges": lambda: Metropolis(
         J1J2(N), CHAINS, moves=Mixture(Exchanges(N, True, 1), Exchanges(N, True, 4))
     ),
-    "sweep": lambda: Sweep(Ising(N), CHAINS, chains_at_once=128),
-    "swept exchanges": lambda: Sweep(J1J2(N, j2=0.5), CHAINS, chains_at_once=128),
+    "sweep": lambda: Sweep(Ising(N), CHAINS, chains_at_once=128, by_environments=True),
+    "swept exchanges": lambda: Sweep(
+        J1J2(N, j2=0.5), CHAINS, chains_at_once=128, by_environments=True
+    ),
+    "sweep all around": lambda: Sweep(Ising(N), CHAINS, by_environments=False),
 }
 
 

@@ -28,10 +28,15 @@ SAMPLERS = {
     ),
     "exchanges": lambda periodic: Metropolis(J1J2(N, periodic=periodic), CHAINS, magnetisation=2),
     "sweep": lambda periodic: Sweep(
-        Ising(N, longitudinal=0.1, periodic=periodic), CHAINS, chains_at_once=CHAINS
+        Ising(N, longitudinal=0.1, periodic=periodic), CHAINS, chains_at_once=CHAINS,
+        by_environments=True,
+    ),
+    "sweep by forward passes": lambda periodic: Sweep(
+        Ising(N, longitudinal=0.1, periodic=periodic), CHAINS, by_environments=False
     ),
     "swept exchanges": lambda periodic: Sweep(
-        J1J2(N, periodic=periodic), CHAINS, chains_at_once=CHAINS, magnetisation=0
+        J1J2(N, periodic=periodic), CHAINS, chains_at_once=CHAINS, magnetisation=0,
+        by_environments=True,
     ),
     "typewriter": lambda periodic: Typewriter(
         Ising(N, longitudinal=0.1, periodic=periodic), CHAINS, interval=1, chains_at_once=CHAINS

@@ -17,7 +17,9 @@ SMALL = {"features": 2, "depth": 1, "modes": 1, "hidden": 1, "mixer": "real"}
 SAMPLERS = {
     "flips": lambda n: Metropolis(Ising(n), N_CHAINS),
     "exchanges": lambda n: Metropolis(J1J2(n, j2=0.5), N_CHAINS),
-    "sweep": lambda n: Sweep(Ising(n), N_CHAINS, chains_at_once=2),
+    "sweep": lambda n: Sweep(
+        Ising(n), N_CHAINS, chains_at_once=2, by_environments=n >= 6 or None
+    ),
     "swept exchanges": lambda n: Sweep(J1J2(n, j2=0.5), N_CHAINS, chains_at_once=2),
     "typewriter": lambda n: Typewriter(Ising(n), N_CHAINS, interval=2, chains_at_once=2),
 }

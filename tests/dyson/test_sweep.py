@@ -12,6 +12,7 @@ from dyson.networks import Network
 from dyson.samplers.base import acceptance
 from dyson.samplers.passes import (
     environment_pass,
+    environments_pay,
     forward_pass,
     has_environments,
     proposals,
@@ -142,7 +143,7 @@ def test_a_sweep_crosses_the_origin_of_the_ring():
     n = 8
     model = random_network(n, depth=1, mixer="real", modes=1)
     model = eqx.tree_at(lambda m: m.head.weight, model, jnp.zeros_like(model.head.weight))
-    sampler = Sweep(Ising(n, longitudinal=0.5), 64, chains_at_once=64)
+    sampler = Sweep(Ising(n, longitudinal=0.5), 64, chains_at_once=64, by_environments=True)
     state = sampler.init(jax.random.key(0), model)
     moved, info = quick_jit(sampler.sample)(jax.random.key(1), model, state)
     flips = np.mean(np.asarray(moved.spins != state.spins), axis=0)
@@ -156,13 +157,32 @@ def test_rings_smaller_than_the_window_have_no_environments(n_sites):
     assert has_environments(SpinFlip(random_network(n_sites))) == (n_sites >= 5)
 
 
+def test_environments_are_used_where_they_cost_less():
+    """And where they are not, a sweep goes all around the ring."""
+    make = lambda n, **options: eqx.filter_eval_shape(  # noqa: E731
+        lambda key: DysonNet(n, key=key, **options), jax.random.key(0)
+    )
+    pays = lambda n, **options: environments_pay(make(n, **options))  # noqa: E731
+    assert not pays(32) and pays(64) and environments_pay(SpinFlip(make(64)))
+    assert not pays(64, features=32) and pays(128, features=32)
+    assert not pays(12, features=4, depth=1) and pays(64, token_size=1, depth=1)
+    assert not pays(64, token_size=2) and not environments_pay(Field())
+    np.testing.assert_array_equal(proposals(make(32), around=True)[:, 0], np.arange(32))
+    assert len(proposals(make(32), (1, 2), around=True)) == 64
+    with pytest.raises(ValueError, match="by_environments=True takes a DysonNet"):
+        Sweep(Ising(3), 2, by_environments=True).sample(
+            jax.random.key(0), Field(), Sweep(Ising(3), 2).init(jax.random.key(0), Field())
+        )
+
+
+class Field(Network):
+    n_sites: int = 3
+
+    def __call__(self, spins):
+        return 0.3 * jnp.sum(spins.astype(float))
+
+
 def test_other_networks_are_swept_by_forward_passes():
-    class Field(Network):
-        n_sites: int = 3
-
-        def __call__(self, spins):
-            return 0.3 * jnp.sum(spins.astype(float))
-
     sampler = Sweep(Ising(3, longitudinal=1.0), 400)
     state = sampler.init(jax.random.key(0), Field())
     state, _ = quick_jit(sampler.sample)(jax.random.key(1), Field(), state)

@@ -22,6 +22,7 @@ from dyson.samplers.base import (
 from dyson.samplers.moves import EXCHANGES, Moves, local_moves
 from dyson.samplers.passes import (
     environment_pass,
+    environments_pay,
     forward_pass,
     has_environments,
     proposals,
@@ -43,7 +44,8 @@ class Sweep(Sampler):
 
     On a ring each sweep starts at a random token, and the few moves whose windows would wrap around
     that start are left out of this sweep (:func:`dyson.samplers.passes.proposals`).  Networks of
-    another kind, and rings smaller than the window, are swept with full forward passes.
+    another kind, rings smaller than the window, and chains so short that it costs less
+    (:func:`dyson.samplers.passes.environments_pay`) are swept with full forward passes.
 
     One more proposal per sample flips all spins when the Hamiltonian commutes with that and the
     sector allows it.
@@ -53,6 +55,8 @@ class Sweep(Sampler):
       n_chains: independent chains.   sweeps: sweeps between samples.
       chains_at_once: chains that share a pass, which keeps a :class:`dyson.environments.Segment`
         in memory for every block of ``dyson.samplers.passes.BLOCK`` tokens.
+      by_environments: evaluate proposals in windows, or by full forward passes.  The default is
+        what costs less; True raises ValueError where a network has no environments.
       magnetisation: sum of the spins, where it is conserved.  The default is the smallest, 0 or 1.
     """
 
@@ -63,6 +67,7 @@ class Sweep(Sampler):
     magnetisation: int | None = eqx.field(static=True)
     moves: Moves
     global_flips: bool = eqx.field(static=True)
+    by_environments: bool | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -72,6 +77,7 @@ class Sweep(Sampler):
         sweeps: int = 1,
         chains_at_once: int = 8,
         magnetisation: int | None = None,
+        by_environments: bool | None = None,
     ):
         check_counts("Sweep", n_chains=n_chains, sweeps=sweeps, chains_at_once=chains_at_once)
         self.n_sites = hamiltonian.n_sites
@@ -82,12 +88,23 @@ class Sweep(Sampler):
             "Sweep", self.n_sites, magnetisation, conserved=hamiltonian.conserves_magnetisation
         )
         self.moves = local_moves(hamiltonian)
+        self.by_environments = by_environments
         self.global_flips = hamiltonian.spin_flip_symmetric and not self.magnetisation
 
     def init(self, key: jax.Array, model: Network) -> SamplerState:
         """Independent fair spins; where the magnetisation is conserved, given that."""
         self.check(model)
         return SamplerState(spins_of_chains(key, self.n_chains, self.n_sites, self.magnetisation))
+
+    def _by_environments(self, model: Network, distances: tuple[int, ...]) -> bool:
+        if self.by_environments is None:
+            return environments_pay(model, distances)
+        if self.by_environments and not has_environments(model, distances):
+            raise ValueError(
+                "Sweep: by_environments=True takes a DysonNet, or SpinFlip around one, on an open "
+                "chain or a ring longer than the window; leave it out for other networks"
+            )
+        return self.by_environments
 
     def sample_chains(
         self, keys: jax.Array, model: Network, state: SamplerState
@@ -105,14 +122,15 @@ class Sweep(Sampler):
             spins = flips(keys[:, 0], model, spins)
 
         distances = () if self.magnetisation is None else EXCHANGES
-        n_proposals = len(proposals(model, distances))
+        by_environments = self._by_environments(model, distances)
+        n_proposals = len(proposals(model, distances, around=not by_environments))
 
         def sweep(spins: Array, keys: Array) -> tuple[Array, Array]:
             origin_keys, uniform_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
             draw = lambda key: jax.random.uniform(key, (n_proposals,))  # noqa: E731
             uniforms = jax.vmap(draw)(uniform_keys)
-            if not has_environments(model, distances):
-                alone = lambda s, u: forward_pass(model, s, u, distances)  # noqa: E731
+            if not by_environments:
+                alone = lambda s, u: forward_pass(model, s, u, distances, around=True)  # noqa: E731
                 swept = jax.vmap(alone)(spins, uniforms)
                 return swept[0], jnp.mean(swept[1], axis=1)
             origins = jax.vmap(lambda key: jax.random.randint(key, (), 0, self.n_sites))(
