@@ -117,6 +117,13 @@ class Settings:
 
     steps: int = _setting(150, "Optimisation steps.", "Training", minimum=1, limit=1_000_000_000)
     seed: int = _setting(0, "Seed of all random numbers.", "Training", minimum=0, maximum=2**32 - 1)
+    sampler: str = _setting(
+        "sweep",
+        "Exact sweeps along the chain, by windows or forward passes, whichever costs less; "
+        "or Metropolis at random sites.",
+        "Training",
+        choices=("sweep", "metropolis"),
+    )
     chains: int = _setting(128, "Markov chains.", "Training", minimum=2, limit=100_000_000)
     chain_length: int = _setting(
         4, "Samples of each chain per step.", "Training", minimum=1, limit=100_000_000

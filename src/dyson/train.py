@@ -91,7 +91,8 @@ def build(settings: Settings) -> Problem:
             projected = settings.project and hamiltonian.spin_flip_symmetric
             return SpinFlip(model) if projected else model
 
-        sampler = Metropolis(hamiltonian, settings.chains, sweeps=settings.sweeps)
+        make_sampler = {"sweep": Sweep, "metropolis": Metropolis}[settings.sampler]
+        sampler = make_sampler(hamiltonian, settings.chains, sweeps=settings.sweeps)
         optimiser = _optimiser(settings)
         vmc = VMC(hamiltonian, sampler, optimiser, chain_length=settings.chain_length)
     except (ValueError, TypeError) as error:
