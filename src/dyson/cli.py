@@ -30,6 +30,7 @@ except ModuleNotFoundError as missing:
     ) from None
 
 from dyson import terminal
+from dyson.compilation import keep_programs, unreadable
 from dyson.cores import EnvironmentValueError, moved, overruled, use_cores
 from dyson.devices import DeviceError
 from dyson.files import atomic_write, reason
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with answered(_interruption, own_process=own_process):
         if own_process:
             terminal.prepare()
+            keep_programs()
         code = _answer(arguments)
         failure = terminal.finish() if own_process else None
         if failure is not None and code == 0:
@@ -350,8 +352,13 @@ def _unlocked(run: RunDirectory) -> str:
 def _warnings_as_sentences() -> Iterator[None]:
     """What the library warns of, a line each and once, in place of Python's own form."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: _warn(str(message))
+        warnings.showwarning = lambda message, *_, **__: _warn_of(str(message))
         yield
+
+
+def _warn_of(message: str) -> None:
+    if not unreadable(message):
+        _warn(message)
 
 
 def _warn(sentence: str | None) -> None:
