@@ -1,4 +1,20 @@
-"""Environments: parts of a DysonNet chain as affine scatterers, exact after any number of moves."""
+"""Environments: parts of a DysonNet chain as affine scatterers, exact after any number of moves.
+
+The words (medium, wave, cut, segment, window, exterior) and the picture are in
+:mod:`dyson.abacus`.  Here:
+
+  ========  ====================================================================================
+  medium    the constant part of all blocks, as waves see it; powers of the poles along a stretch
+  local     tokens: patterns, embeddings, gates and sources, and what a move does to them
+  segment   tokens as an affine map of waves; ``join`` puts two end to end
+  window    a window between exteriors: ``settled`` solves it, ``changed`` follows a move in it
+  sequence  the same for a row of windows with segments between them
+  chunks    a mixer along the whole chain in O(n), by waves from chunk to chunk
+  ========  ====================================================================================
+
+A segment costs O(features * modes)^2 numbers per pair of layers and its joining one product of
+such matrices; nothing is inverted, because a wave of one layer excites later layers only.
+"""
 
 from dyson.environments.chunks import Chunks, chunks_of
 from dyson.environments.local import (
