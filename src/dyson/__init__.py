@@ -11,12 +11,14 @@ from dyson.jacobian import log_derivatives
 from dyson.local_energy import local_energies
 from dyson.mixers import S4, S4D, Mixer, PowerLaw, RealPoles
 from dyson.networks import DysonNet, SpinFlip, Translations
-from dyson.optimisers import minsr, spring, sr
-from dyson.samplers import Metropolis, Sampler, Sweep, Typewriter
+from dyson.optimisers import annealed_rate, decaying_shift, minsr, spring, sr
+from dyson.samplers import Metropolis, Sampler, Sweep, Typewriter, moves
 from dyson.series import flip_response, poles, propagators, series
 from dyson.train import load
 from dyson.updates import LocalUpdates, Proposal, Recompute
 from dyson.vmc import VMC, NonFiniteError, VMCInfo, VMCState
+
+__version__ = "0.1.0"
 
 __all__ = [
     "J1J2",
@@ -43,13 +45,16 @@ __all__ = [
     "Typewriter",
     "VMCInfo",
     "VMCState",
+    "annealed_rate",
     "checkpoint",
+    "decaying_shift",
     "exact",
     "flip_response",
     "load",
     "local_energies",
     "log_derivatives",
     "minsr",
+    "moves",
     "poles",
     "propagators",
     "series",

@@ -63,6 +63,7 @@ from hodlr.direct import slogdet as slogdet
 from hodlr.direct import solve as solve
 from hodlr.direct import solve_with_info as solve_with_info
 from hodlr.exponentials import SumOfExponentials as SumOfExponentials
+from hodlr.exponentials import integer_power as integer_power
 from hodlr.factor import AbstractFactorisation as AbstractFactorisation
 from hodlr.factor import Inverse as Inverse
 from hodlr.fit import FitInfo as FitInfo

@@ -1,5 +1,19 @@
+"""What importing does, and who imports whom."""
+
+import ast
+import graphlib
 import subprocess
 import sys
+from pathlib import Path
+
+import hodlr
+
+SOURCE = Path(hodlr.__file__).parents[1]
+# What runs around the library: it may import all of dyson, and only itself may import it.
+APPLICATION = {
+    "claim", "cli", "compilation", "cores", "display", "interruption", "memory", "options",
+    "pictures", "run", "settings", "terminal", "train",
+}  # fmt: skip
 
 IMPORT = """
 import jax
@@ -39,3 +53,50 @@ def test_importing_changes_nothing_and_needs_no_terminal_extra():
 
 def test_hodlr_stands_alone():
     silent(ALONE)
+
+
+def modules():
+    """Every module of both packages, with the names it imports from them."""
+    files = [file for name in ("hodlr", "dyson") for file in (SOURCE / name).rglob("*.py")]
+    names = {".".join(file.relative_to(SOURCE).with_suffix("").parts): file for file in files}
+    names = {name.removesuffix(".__init__"): file for name, file in names.items()}
+    imported = {}
+    for name, file in names.items():
+        found = set()
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module is not None:
+                found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+        imported[name] = {x for x in found if x.split(".")[0] in ("hodlr", "dyson")}
+    assert len(imported) > 100
+    return imported
+
+
+def test_imports_go_one_way():
+    imported = modules()
+    of_module = lambda x: x if x in imported else x.rpartition(".")[0]  # noqa: E731
+    graph = {name: {of_module(x) for x in found} - {name} for name, found in imported.items()}
+    assert set().union(*graph.values()) <= graph.keys()
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+    for name, found in graph.items():
+        if name.startswith("hodlr"):
+            assert not any(x.startswith("dyson") for x in found), name
+
+
+def test_dyson_uses_the_public_names_of_hodlr():
+    for name, found in modules().items():
+        if name.startswith("dyson"):
+            public = {x.removeprefix("hodlr.") for x in found if x.startswith("hodlr.")}
+            assert all("." not in x and hasattr(hodlr, x) for x in public), (name, public)
+
+
+def test_the_library_does_not_know_the_application():
+    of_application = lambda name: (  # noqa: E731
+        name.split(".")[1] in APPLICATION or name.startswith("dyson.bench")
+    )
+    for name, found in modules().items():
+        if name == "dyson" or name.startswith("hodlr") or of_application(name):
+            continue
+        used = {x for x in found if x.startswith("dyson.") and of_application(x)}
+        assert not used, (name, used)

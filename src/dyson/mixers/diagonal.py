@@ -5,8 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from dyson.mixers.base import Mixer, decay_lengths
-from hodlr import SumOfExponentials
-from hodlr.exponentials import integer_power
+from hodlr import SumOfExponentials, integer_power
 
 # Slowest decay per token.  A wave that lasts 10^4 tokens is a constant on any chain in reach, and
 # the floor keeps the ring's 1 / (1 - lambda^T) finite in float32.

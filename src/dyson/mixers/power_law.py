@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from dyson.mixers.base import Mixer
-from hodlr import SumOfExponentials, fit_power_law
-from hodlr.exponentials import integer_power
+from hodlr import SumOfExponentials, fit_power_law, integer_power
 
 # Absolute error of 1/r^p on the lags of the chain: that of single precision.
 TOLERANCE = 1e-7

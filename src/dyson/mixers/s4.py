@@ -6,8 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from dyson.mixers.base import Mixer, decay_lengths
-from hodlr import SumOfExponentials
-from hodlr.exponentials import integer_power
+from hodlr import SumOfExponentials, integer_power
 
 
 class S4(Mixer):
