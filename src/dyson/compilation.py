@@ -10,10 +10,10 @@ import hashlib
 import os
 import platform
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import jax
-import jaxlib
 
 # Seconds of compilation that are worth a file.
 WORTH = 0.2
@@ -56,7 +56,7 @@ def _folder() -> Path | None:
         base = Path(chosen) if chosen else _of_the_user() / "dyson"
     except RuntimeError:  # no home
         return None
-    return base / f"{jax.__version__}-{jaxlib.__version__}-{_processor()}"
+    return base / f"{jax.__version__}-{version('jaxlib')}-{_processor()}"
 
 
 def _of_the_user() -> Path:
