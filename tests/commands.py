@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 
 from dyson import cli
 
@@ -29,3 +30,27 @@ def metrics(directory):
     lines = (directory / "metrics.jsonl").read_text().splitlines()
     timed = ("seconds", "crc32")
     return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
+
+
+def same_end(directory, undisturbed):
+    """Whether two runs have come to the same end, bit for bit."""
+    return (
+        sorted(contents(directory)) == sorted(contents(undisturbed))
+        and contents(directory)["checkpoint.npz"] == contents(undisturbed)["checkpoint.npz"]
+        and metrics(directory) == metrics(undisturbed)
+        and result(directory) == result(undisturbed)
+    )
+
+
+def result(directory):
+    """The final estimate of a run without the name of its directory."""
+    values = json.loads((directory / "result.json").read_text())
+    return {name: value for name, value in values.items() if name != "directory"}
+
+
+def copied(finished, tmp_path, *missing):
+    """A copy of the finished run from which something is missing."""
+    directory = shutil.copytree(finished[0], tmp_path / "run")
+    for name in missing:
+        (directory / name).unlink()
+    return directory
