@@ -4,9 +4,13 @@ Double precision and strict promotion are switched on here, before any array exi
 wants single precision asks for it by dtype. Warnings are errors (see pyproject.toml).
 """
 
+import os
+
 import jax
 import pytest
 
+# Commands that a test starts leave the folders of the user alone.
+os.environ["DYSON_CACHE"] = "off"
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

@@ -37,6 +37,10 @@ from dyson.devices import gathered, mesh, placed
 CHAINS = 12
 
 
+# What a step of training consists of.
+PROGRAMS = "draw", "measured", "_improved"
+
+
 def make(name):
     """The loop of a sampler and its first state.
 
@@ -113,7 +117,7 @@ def train(name, directory):
         "state": content(state),
         "resumed": [other == content(state) for other in again],
         "placed": where == [x.sharding for x in jax.tree.leaves(eqx.filter(state, eqx.is_array))],
-        "compilations": compiled.count("jit(_improved)"),
+        "compilations": {name: compiled.count(f"jit({name})") for name in PROGRAMS},
         "metadata": checkpoint.load_metadata(path),
     }
     of_one = directory.parent / "one" / path.name
