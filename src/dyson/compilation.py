@@ -24,8 +24,7 @@ UNREADABLE = "Error reading persistent compilation cache entry"
 
 def keep_programs() -> None:
     """Load compiled programs from the folder and store new ones there, where there is one."""
-    folder = _folder()
-    if folder is None or jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore[reportAttributeAccessIssue]
+    if _in_use() is not None or (folder := _folder()) is None:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -37,15 +36,21 @@ def keep_programs() -> None:
 
 
 def unreadable(warning: str) -> bool:
-    """Whether jax says that a kept program is damaged, as one whose writer was killed; it compiles
-    anew.  The folder is emptied then, so that it says so once."""
-    if UNREADABLE not in warning:
+    """Whether jax says that a program in the folder is damaged, as one whose writer was killed; it
+    compiles anew.  The folder is emptied then, so that it says so once.  A folder that was given to
+    jax is left alone."""
+    folder = _folder()
+    if UNREADABLE not in warning or folder is None or _in_use() != str(folder):
         return False
-    if (folder := _folder()) is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
     return True
+
+
+def _in_use() -> str | None:
+    """Where jax keeps programs, if it does."""
+    return jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _folder() -> Path | None:

@@ -56,6 +56,8 @@ def test_a_folder_given_to_jax_stays(tmp_path):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     compilation.keep_programs()
     assert kept_in() == str(tmp_path)
+    # what is wrong there, its owner hears
+    assert not compilation.unreadable(compilation.UNREADABLE) and tmp_path.exists()
 
 
 def test_the_oldest_programs_go_first(monkeypatch, tmp_path):
