@@ -69,6 +69,17 @@ def over_chains(function):
     return spread
 
 
+def at_samples(function):
+    """Run ``function(model, spins)`` on all devices, each with its share of the chains: the leading
+    axis of ``spins``.  :func:`over_chains` for what draws no random numbers."""
+
+    def spread(model: Any, spins: Array):
+        without_keys = lambda _, model, spins: function(model, spins)  # noqa: E731
+        return over_chains(without_keys)(jnp.arange(spins.shape[0]), model, spins)
+
+    return spread
+
+
 def placed(state: Any) -> Any:
     """The state with its chains (``state.sampler``) on their devices and everything else on all.
 

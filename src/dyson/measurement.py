@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Int8
 
-from dyson.devices import by_chain, over_chains
+from dyson.devices import at_samples, by_chain, over_chains
 from dyson.hamiltonians import Hamiltonian
 from dyson.local_energy import local_energies
 from dyson.networks import Network
@@ -79,11 +79,10 @@ def measured(
     """The samples with their local energies; ``updates`` and ``chunk_size`` as in
     :func:`dyson.local_energies`."""
 
-    mine = lambda _, model, spins: energies_of(  # noqa: E731
+    mine = lambda model, spins: energies_of(  # noqa: E731
         hamiltonian, updates, chunk_size, model, spins
     )
-    energies = over_chains(mine)(jnp.arange(spins.shape[0]), model, spins)
-    return Measurement(spins, energies, acceptance)
+    return Measurement(spins, at_samples(mine)(model, spins), acceptance)
 
 
 def energies_of(

@@ -19,7 +19,7 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
-from dyson.devices import by_chain, everywhere, over_chains, placed
+from dyson.devices import at_samples, by_chain, everywhere, placed
 from dyson.hamiltonians import Hamiltonian
 from dyson.jacobian import SAMPLES_AT_ONCE, log_derivatives
 from dyson.local_energy import in_chunks
@@ -271,12 +271,10 @@ def _stepped_back(state: VMCState) -> VMCState:
 def _at_samples(function: Callable[[Network, Array], Array], static: Network, spins: Array):
     """``function(model, spins)`` of all samples as a function of the parameters, chains spread over
     the devices; the result has a leading axis of samples."""
-    chains = jnp.arange(spins.shape[0])
 
     def evaluate(parameters: Network) -> Array:
         model: Network = eqx.combine(parameters, static)
-        mine = lambda _, model, spins: function(model, spins)  # noqa: E731
-        values = over_chains(mine)(chains, model, spins)
+        values = at_samples(function)(model, spins)
         return values.reshape(-1, *values.shape[2:])
 
     return evaluate
