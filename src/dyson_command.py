@@ -18,7 +18,7 @@ def main() -> int:
     # Figures go to files: it does not matter which window system is asked for.
     os.environ["MPLBACKEND"] = "agg"
     try:
-        from dyson import cli
+        from dyson.app import cli
     except ValueError as error:
         print(f"dyson: the environment is not valid: {error}", file=sys.stderr)
         return 2

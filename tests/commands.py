@@ -5,7 +5,7 @@ import io
 import json
 import shutil
 
-from dyson import cli
+from dyson.app import cli
 
 SIZE = ["--n-sites", "6", "--features", "4", "--hidden", "2", "--depth", "1", "--chains", "8"]
 TINY = [*SIZE, "--chain-length", "4", "--checkpoint-every", "2", "--batches", "2"]

@@ -4,19 +4,25 @@ The names a user needs are re-exported here by hand; importing computes nothing,
 and leaves the configuration of jax alone.
 """
 
-from dyson import checkpoint, exact, statistics
+from dyson import checkpoint, exact
 from dyson.abacus import Abacus
+from dyson.analysis import flip_response, poles, propagators, series
+from dyson.app.train import load
 from dyson.hamiltonians import J1J2, XXZ, Hamiltonian, Ising
-from dyson.jacobian import log_derivatives
-from dyson.local_energy import local_energies
 from dyson.mixers import S4, S4D, Mixer, PowerLaw, RealPoles
 from dyson.networks import DysonNet, SpinFlip, Translations
 from dyson.optimisers import annealed_rate, decaying_shift, minsr, spring, sr
 from dyson.samplers import Metropolis, Sampler, Sweep, Typewriter, moves
-from dyson.series import flip_response, poles, propagators, series
-from dyson.train import load
 from dyson.updates import LocalUpdates, Proposal, Recompute
-from dyson.vmc import VMC, NonFiniteError, VMCInfo, VMCState
+from dyson.vmc import (
+    VMC,
+    NonFiniteError,
+    VMCInfo,
+    VMCState,
+    local_energies,
+    log_derivatives,
+    statistics,
+)
 
 __version__ = "0.1.0"
 

@@ -8,7 +8,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from commands import TINY, dyson
-from dyson import cli
+from dyson.app import cli
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def compile_once(tmp_path_factory):
 
 
 def _built_once():
-    """`dyson.train.build` for commands in this process: what it returns does not depend on the
+    """`dyson.app.train.build` for commands in this process: what it returns does not depend on the
     number of steps, and the programs compiled for one problem serve the next command."""
     cached = functools.lru_cache(cli.build)
     return lambda settings: cached(dataclasses.replace(settings, steps=1))

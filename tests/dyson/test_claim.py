@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from commands import contents, copied, dyson
-from dyson import claim, cli
-from dyson.run import RunDirectory
-from dyson.settings import Settings
+from dyson.app import claim, cli
+from dyson.app.run import RunDirectory
+from dyson.app.settings import Settings
 
 # other processes compile with all optimisations, and runs are compared bit for bit
 pytestmark = [pytest.mark.optimised, pytest.mark.usefixtures("compile_once")]
@@ -35,7 +35,7 @@ def test_a_run_in_use_is_left_alone(finished, tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from dyson.claim import claimed
+from dyson.app.claim import claimed
 with claimed(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -91,8 +91,8 @@ def test_an_owner_that_ends_while_another_one_comes_passes_the_directory_on(tmp_
 RACE = """
 import errno, os, pathlib, sys, tempfile, time, warnings
 warnings.simplefilter("ignore")  # jax warns of forks, its threads have not begun
-from dyson.run import RunDirectory, RunError
-from dyson.settings import Settings
+from dyson.app.run import RunDirectory, RunError
+from dyson.app.settings import Settings
 
 def no_links(*arguments):
     raise OSError(errno.EPERM, "Operation not permitted")

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 from commands import SIZE, TINY, contents, dyson, metrics
-from dyson import cli, cores, exact, load
-from dyson.display import summary
+from dyson import exact, load
+from dyson.app import cli, cores
+from dyson.app.display import summary
+from dyson.app.run import RunDirectory, RunError
+from dyson.app.settings import Settings
+from dyson.app.train import build, read_state
 from dyson.hamiltonians import Ising
-from dyson.run import RunDirectory, RunError
-from dyson.settings import Settings
 from dyson.spins import random_spins
-from dyson.train import build, read_state
 
 # other processes compile with all optimisations, and runs are compared bit for bit
 pytestmark = [pytest.mark.optimised, pytest.mark.usefixtures("compile_once")]

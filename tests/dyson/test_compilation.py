@@ -6,7 +6,7 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from dyson import compilation
+from dyson.app import compilation
 
 
 @pytest.fixture(autouse=True)

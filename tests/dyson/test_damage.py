@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from commands import contents, dyson
-from dyson import run as run_module
-from dyson.run import RunDirectory, RunError
-from dyson.settings import Settings
-from dyson.train import build, read_state
+from dyson.app import run as run_module
+from dyson.app.run import RunDirectory, RunError
+from dyson.app.settings import Settings
+from dyson.app.train import build, read_state
 
 pytestmark = [pytest.mark.optimised, pytest.mark.usefixtures("compile_once")]
 

@@ -14,10 +14,10 @@ import pytest
 
 import devices_program
 from dyson import checkpoint, devices, processes
+from dyson.app.run import RunDirectory
+from dyson.app.settings import Settings
+from dyson.app.train import build, restore, start, train
 from dyson.processes import ProcessError
-from dyson.run import RunDirectory
-from dyson.settings import Settings
-from dyson.train import build, restore, start, train
 
 SAMPLERS = ("metropolis", "sweep", "typewriter")
 SHARED = ("four", "first of two", "second of two")

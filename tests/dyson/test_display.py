@@ -4,8 +4,8 @@ import io
 
 from rich.console import Console
 
-from dyson.display import Display, summary, uncertain
-from dyson.settings import Settings
+from dyson.app.display import Display, summary, uncertain
+from dyson.app.settings import Settings
 
 
 def test_a_terminal_sees_a_progress_bar():

@@ -13,9 +13,10 @@ import pytest
 from scipy.stats import chi2
 
 from compiling import quick_jit
-from dyson import J1J2, Ising, Metropolis, Sweep, statistics
+from dyson import J1J2, Ising, Metropolis, Sweep
 from dyson.samplers import Exchanges, Flips, Mixture, Runs
 from dyson.spins import enumerate_spins, spins_to_index
+from dyson.vmc import statistics
 from random_networks import random_network
 
 N, CHAINS, SAMPLES, SETTLE = 10, 256, 120, 20

@@ -11,9 +11,9 @@ import pytest
 from compiling import quick_jit
 from dyson import J1J2, Abacus, Ising, Recompute, SpinFlip, local_energies
 from dyson.hamiltonians import Hamiltonian
-from dyson.local_energy import fastest_updates, in_chunks, samples_per_chunk
 from dyson.networks import Network
 from dyson.spins import enumerate_spins, flip, random_spins, spins_to_index
+from dyson.vmc.local_energy import fastest_updates, in_chunks, samples_per_chunk
 from random_networks import random_network
 
 evaluate = quick_jit(local_energies)

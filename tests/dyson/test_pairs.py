@@ -11,8 +11,8 @@ import pytest
 from compiling import quick_jit
 from dyson import XXZ, Abacus, Recompute, SpinFlip, Sweep, Translations, local_energies
 from dyson.abacus import Pairs, Whole
-from dyson.local_energy import fastest_updates
 from dyson.spins import flip, random_spins
+from dyson.vmc.local_energy import fastest_updates
 from operations import operations_of_propose
 from random_networks import distance_on_the_circle, hardly_decaying, random_network
 

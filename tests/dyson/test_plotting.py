@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from dyson import plotting
+from dyson.app import plotting
 
 STEPS = np.arange(1, 6)
 ENERGIES = np.array([-9.0, -9.9, -9.99, -10.001, -10.0])

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dyson.statistics import estimate_mean, split_r_hat, v_score
+from dyson.vmc.statistics import estimate_mean, split_r_hat, v_score
 
 estimate = jax.jit(estimate_mean)
 

@@ -9,9 +9,10 @@ import sys
 import pytest
 
 from commands import TINY, contents, copied, dyson, metrics, same_end
-from dyson import checkpoint, cli
-from dyson.display import Display
-from dyson.run import RunDirectory
+from dyson import checkpoint
+from dyson.app import cli
+from dyson.app.display import Display
+from dyson.app.run import RunDirectory
 
 # other processes compile with all optimisations, and runs are compared bit for bit
 pytestmark = [pytest.mark.optimised, pytest.mark.usefixtures("compile_once")]
@@ -53,8 +54,8 @@ def test_an_interrupted_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch)
 
 KILLED = """
 import os, signal, sys
-from dyson import cli
-from dyson.display import Display
+from dyson.app import cli
+from dyson.app.display import Display
 
 def die(display, record):
     if record["step"] == 5:
@@ -188,7 +189,7 @@ def test_a_signal_at_any_moment_gets_a_sentence(tmp_path, monkeypatch, moment, w
 
 BUSY = """
 import hashlib, os, signal, sys, threading
-from dyson.interruption import Interruption, answered
+from dyson.app.interruption import Interruption, answered
 interruption = Interruption()
 interruption.patient = sys.argv[2] == "patient"
 numbers = [int(number) for number in sys.argv[1].split(",")]

@@ -7,7 +7,7 @@ import pytest
 
 from compiling import quick_jit
 from dyson import Abacus
-from dyson import environments as env
+from dyson import scattering as env
 from dyson.abacus import Reference, Surroundings, Whole, surroundings
 from dyson.abacus.partition import partition_of
 from dyson.spins import flip, random_spins

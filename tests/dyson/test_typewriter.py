@@ -9,12 +9,13 @@ import pytest
 from scipy.stats import chi2, chisquare
 
 from compiling import quick_jit
-from dyson import Abacus, Ising, SpinFlip, Typewriter, statistics
+from dyson import Abacus, Ising, SpinFlip, Typewriter
 from dyson.networks import Network
 from dyson.samplers.base import SamplerState, accepts
 from dyson.samplers.screening import ENOUGH, MEMORY, ErrorTable
 from dyson.samplers.typewriter import Progress
 from dyson.spins import enumerate_spins, flip, random_spins, spins_to_index
+from dyson.vmc import statistics
 from random_networks import random_network
 
 SMALL = {"features": 3, "modes": 1, "mixer": "real"}

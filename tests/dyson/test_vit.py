@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from dyson.baselines import ViT
-from dyson.local_energy import fastest_updates
 from dyson.spins import random_spins
 from dyson.updates import Recompute
+from dyson.vmc.local_energy import fastest_updates
 
 
 def test_attention_token_by_token():

@@ -26,11 +26,11 @@ from dyson import (
     spring,
     sr,
 )
-from dyson.measurement import Measurement, draw, measured
 from dyson.networks import Network
 from dyson.spins import enumerate_spins
-from dyson.statistics import DiagnosticWarning, moved
-from dyson.vmc import _energy, _improved
+from dyson.vmc.measurement import Measurement, draw, measured
+from dyson.vmc.statistics import DiagnosticWarning, moved
+from dyson.vmc.vmc import _energy, _improved
 from random_networks import random_network
 
 

@@ -59,7 +59,7 @@ they are then join the segment of what was visited, so that no reference grows o
   partition          how the chain is cut into windows
   =================  ===========================================================================
 
-Waves, media, segments and windows themselves are in :mod:`dyson.environments`.  What all of this
+Waves, media, segments and windows themselves are in :mod:`dyson.scattering`.  What all of this
 is compared with in the tests is the forward pass, :class:`dyson.Recompute`.
 """
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Inexact, Int, Int8
 
-from dyson import environments as env
+from dyson import scattering as env
 from dyson.abacus import surroundings
 from dyson.abacus.partition import Partition, partition_of
 from dyson.abacus.surroundings import OfWindows, Sides, Windows

@@ -7,9 +7,9 @@ from jaxtyping import Array, Float, Inexact, Int8
 
 from dyson.abacus.links import Band, LinkTables, lags_of, link_tables, neighbour_links
 from dyson.abacus.windows import Chain
-from dyson.environments import Chunks, Medium, chunks_of, for_each_layer, shared_product
 from dyson.networks import DysonNet
 from dyson.networks.blocks import LocalFeatures, Stream
+from dyson.scattering import Chunks, Medium, chunks_of, for_each_layer, shared_product
 
 
 class Layer(eqx.Module):

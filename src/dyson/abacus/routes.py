@@ -24,8 +24,8 @@ from dyson.abacus.reference import (
 from dyson.abacus.scatter import scatter
 from dyson.abacus.surroundings import Surroundings
 from dyson.abacus.windows import EveryToken, OneMove
-from dyson.environments import half_window
 from dyson.networks import DysonNet
+from dyson.scattering import half_window
 from dyson.spins import flip
 
 # Multiply-adds in the time that a loop takes over a layer and slot, whatever is computed there.

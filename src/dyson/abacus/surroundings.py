@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, Int, Int8
 
-from dyson import environments as env
+from dyson import scattering as env
 from dyson.abacus.partition import Partition
 from dyson.networks import DysonNet
 from dyson.networks.blocks import Stream

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact, Int, Int8
 
-from dyson import environments as env
+from dyson import scattering as env
 from dyson.networks import DysonNet, Network, SpinFlip, unprojected
 from dyson.samplers.base import accepts
 from dyson.spins import flip

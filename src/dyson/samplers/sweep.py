@@ -53,7 +53,7 @@ class Sweep(Sampler):
     Arguments:
       hamiltonian: gives the number of sites, what is conserved and the symmetry.
       n_chains: independent chains.   sweeps: sweeps between samples.
-      chains_at_once: chains that share a pass, which keeps a :class:`dyson.environments.Segment`
+      chains_at_once: chains that share a pass, which keeps a :class:`dyson.scattering.Segment`
         in memory for every block of ``dyson.samplers.passes.BLOCK`` tokens.
       by_environments: evaluate proposals in windows, or by full forward passes.  The default is
         what costs less; True raises ValueError where a network has no environments.

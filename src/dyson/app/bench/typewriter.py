@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from dyson import VMC, DysonNet, Ising, SpinFlip, Sweep, Typewriter, spring
-from dyson.bench.networks import Subject, largest_ratio, settled, with_ratios
-from dyson.bench.options import checked_numbers, checked_sizes
+from dyson.app.bench.networks import Subject, largest_ratio, settled, with_ratios
+from dyson.app.bench.options import checked_numbers, checked_sizes
+from dyson.app.plotting import typewriter_scaling
 from dyson.checkpoint import atomic_write
 from dyson.mixers.diagonal import SLOWEST
 from dyson.networks import Network
-from dyson.plotting import typewriter_scaling
 from dyson.samplers import TypewriterInfo
 from dyson.spins import random_spins
 from hodlr import fit_power_law

@@ -2,7 +2,7 @@
 
 import typer
 
-from dyson.bench import local_energy, sampler, typewriter
+from dyson.app.bench import local_energy, sampler, typewriter
 
 app = typer.Typer(no_args_is_help=True, help="Measure the speed of the library on this machine.")
 app.command("local-energy")(local_energy.command)

@@ -16,8 +16,8 @@ A segment costs O(features * modes)^2 numbers per pair of layers and its joining
 such matrices; nothing is inverted, because a wave of one layer excites later layers only.
 """
 
-from dyson.environments.chunks import Chunks, chunks_of
-from dyson.environments.local import (
+from dyson.scattering.chunks import Chunks, chunks_of
+from dyson.scattering.local import (
     LocalFeatures,
     flipped,
     half_window,
@@ -25,10 +25,10 @@ from dyson.environments.local import (
     move_within,
     token_patterns,
 )
-from dyson.environments.medium import Medium, Transfer, for_each_layer, shared_product, unstacked
-from dyson.environments.segment import Segment, Site, join, no_segment, segment_of
-from dyson.environments.sequence import Stretch, changed_in_sequence
-from dyson.environments.window import (
+from dyson.scattering.medium import Medium, Transfer, for_each_layer, shared_product, unstacked
+from dyson.scattering.segment import Segment, Site, join, no_segment, segment_of
+from dyson.scattering.sequence import Stretch, changed_in_sequence
+from dyson.scattering.window import (
     Window,
     changed,
     changed_by_each,

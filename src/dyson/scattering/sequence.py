@@ -7,7 +7,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dyson.environments.medium import (
+from dyson.networks.blocks import Stream
+from dyson.scattering.medium import (
     Medium,
     Phase,
     Transfer,
@@ -17,8 +18,7 @@ from dyson.environments.medium import (
     shared_product,
     turn_phase,
 )
-from dyson.environments.segment import Segment, Site
-from dyson.networks.blocks import Stream
+from dyson.scattering.segment import Segment, Site
 
 
 class Stretch(eqx.Module):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dyson.environments.medium import (
+from dyson.scattering.medium import (
     Medium,
     Phase,
     Propagator,

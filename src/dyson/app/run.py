@@ -5,7 +5,7 @@
     checkpoint.npz    the state after some step; the run continues from it bit for bit
     result.json       the final estimate, once the run is complete
     convergence.png   energy and V-score against the step
-    .lock             held by the process that trains (`dyson.claim`)
+    .lock             held by the process that trains (`dyson.app.claim`)
 
 At every moment the files tell how far the run has come, so it can be taken up from wherever it
 stopped: no checkpoint, a checkpoint before the last step, no result, no picture. Nothing here
@@ -25,9 +25,12 @@ from typing import Any
 
 import jax
 
-from dyson import checkpoint, metrics
+from dyson import checkpoint
+from dyson.app import metrics
+from dyson.app.claim import LOCK, InUseError, claimed
+from dyson.app.metrics import Record
+from dyson.app.settings import CHANGEABLE, Settings, SettingsError, flag_of
 from dyson.checkpoint import CheckpointError
-from dyson.claim import LOCK, InUseError, claimed
 from dyson.files import (
     atomic_write,
     is_leftover,
@@ -38,8 +41,6 @@ from dyson.files import (
     with_check,
     without_check,
 )
-from dyson.metrics import Record
-from dyson.settings import CHANGEABLE, Settings, SettingsError, flag_of
 
 CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint.npz"
 RESULT, PICTURE = "result.json", "convergence.png"
@@ -121,7 +122,7 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def claim(self) -> Iterator[bool]:
-        """Keep all other processes from training here; see `dyson.claim.claimed`."""
+        """Keep all other processes from training here; see `dyson.app.claim.claimed`."""
         with contextlib.ExitStack() as stack:
             try:
                 holds = stack.enter_context(claimed(self.path))

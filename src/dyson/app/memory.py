@@ -12,8 +12,8 @@ from pathlib import Path
 import equinox as eqx
 import jax
 
-from dyson.settings import Settings, SettingsError
-from dyson.train import Problem
+from dyson.app.settings import Settings, SettingsError
+from dyson.app.train import Problem
 
 try:
     import resource

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int8
 
-from dyson.local_energy import in_chunks
+from dyson.batching import in_chunks
 from dyson.networks import Network
 
 # Samples differentiated side by side: enough to fill the vector units, few enough for the caches.

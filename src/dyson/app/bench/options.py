@@ -4,7 +4,7 @@ import math
 
 import typer
 
-from dyson.settings import MOST_SITES
+from dyson.app.settings import MOST_SITES
 
 
 def checked_sizes(sizes: str, mixer: str = "s4d") -> list[int]:

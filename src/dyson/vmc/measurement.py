@@ -13,11 +13,11 @@ from jaxtyping import Array, Float, Inexact, Int8
 
 from dyson.devices import at_samples, by_chain, over_chains
 from dyson.hamiltonians import Hamiltonian
-from dyson.local_energy import local_energies
 from dyson.networks import Network
 from dyson.samplers import Sampler, SamplerState
-from dyson.statistics import Estimate, estimate_mean, if_moved, moved
 from dyson.updates import LocalUpdates
+from dyson.vmc.local_energy import local_energies
+from dyson.vmc.statistics import Estimate, estimate_mean, if_moved, moved
 
 
 class Measurement(eqx.Module):

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int8
 
-from dyson.environments.medium import Medium
-from dyson.environments.segment import Site
 from dyson.networks import DysonNet
+from dyson.scattering.medium import Medium
+from dyson.scattering.segment import Site
 
 # Per layer one array (features, tokens, chains); (tokens, features, chains) for a whole chain.
 Activations = tuple[Float[Array, "features tokens chains"], ...]

@@ -17,17 +17,17 @@ import jax.numpy as jnp
 import optax
 
 from dyson import exact, processes
+from dyson.app.metrics import Record
+from dyson.app.run import CHECKPOINT, RunDirectory, RunError
+from dyson.app.settings import Settings, SettingsError
 from dyson.devices import placed
 from dyson.hamiltonians import Hamiltonian, Ising
-from dyson.measurement import joined
-from dyson.metrics import Record
 from dyson.networks import DysonNet, Network, SpinFlip
 from dyson.optimisers import annealed_rate, decaying_shift, spring
-from dyson.run import CHECKPOINT, RunDirectory, RunError
 from dyson.samplers import Metropolis, Sweep
-from dyson.settings import Settings, SettingsError
-from dyson.statistics import v_score
-from dyson.vmc import VMC, NonFiniteError, VMCState
+from dyson.vmc.measurement import joined
+from dyson.vmc.statistics import v_score
+from dyson.vmc.vmc import VMC, NonFiniteError, VMCState
 
 
 @dataclasses.dataclass(frozen=True)

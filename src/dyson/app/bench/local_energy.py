@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from dyson import Abacus, DysonNet, Ising, LocalUpdates, Recompute, local_energies
+from dyson.app.bench.options import checked_sizes
+from dyson.app.bench.timing import compile_and_time, use_one_core
 from dyson.baselines import ViT
-from dyson.bench.options import checked_sizes
-from dyson.bench.timing import compile_and_time, use_one_core
 from dyson.spins import random_spins
 
 # Forward passes of the transformer timed side by side: few, each holds tokens^2 scores per head.

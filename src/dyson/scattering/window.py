@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Int
 
-from dyson.environments.medium import (
+from dyson.networks import DysonNet
+from dyson.networks.blocks import Stream
+from dyson.scattering.medium import (
     Medium,
     Transfer,
     by_channel,
@@ -15,9 +17,7 @@ from dyson.environments.medium import (
     shared_product,
     transfers,
 )
-from dyson.environments.segment import Segment, Site
-from dyson.networks import DysonNet
-from dyson.networks.blocks import Stream
+from dyson.scattering.segment import Segment, Site
 
 
 def window_transfers(

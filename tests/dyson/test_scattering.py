@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compiling import quick_jit
-from dyson import environments as env
+from dyson import scattering as env
 from dyson.spins import random_spins
 from random_networks import distance_on_the_circle, in_single_precision, random_network
 

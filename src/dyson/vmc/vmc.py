@@ -19,21 +19,21 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
+from dyson.batching import in_chunks
 from dyson.devices import at_samples, by_chain, everywhere, placed
 from dyson.hamiltonians import Hamiltonian
-from dyson.jacobian import SAMPLES_AT_ONCE, log_derivatives
-from dyson.local_energy import in_chunks
-from dyson.measurement import Measurement, draw, energies_of, measured
 from dyson.networks import Network
 from dyson.optimisers import energy_gradient
 from dyson.samplers import Sampler, SamplerState, check_fit
-from dyson.statistics import (
+from dyson.updates import LocalUpdates
+from dyson.vmc.jacobian import SAMPLES_AT_ONCE, log_derivatives
+from dyson.vmc.measurement import Measurement, draw, energies_of, measured
+from dyson.vmc.statistics import (
     MIN_STEPS_SPLIT,
     DiagnosticWarning,
     moved,
     v_score,
 )
-from dyson.updates import LocalUpdates
 
 # What a network that is of no use shows first.
 ENERGIES, DERIVATIVES = "the local energy", "a derivative of log psi"
@@ -172,7 +172,7 @@ class VMC(eqx.Module):
         """One optimisation step.
 
         Raises :class:`NonFiniteError` with a state to go on from; warns with
-        :class:`dyson.statistics.DiagnosticWarning` where no chain moved.
+        :class:`dyson.vmc.statistics.DiagnosticWarning` where no chain moved.
         """
         state = placed(state)
         samples, measurement = self._measured(state.key, state.model, state.sampler)

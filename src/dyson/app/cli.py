@@ -20,26 +20,24 @@ try:
     import typer
     from rich.console import Console
 
-    from dyson.bench import app as bench_app
-    from dyson.display import Display, summary
-    from dyson.options import Batches, ExistingRun, JsonFlag, named, settings_options
-    from dyson.pictures import drawn, picture_file
+    from dyson.app.bench import app as bench_app
+    from dyson.app.display import Display, summary
+    from dyson.app.options import Batches, ExistingRun, JsonFlag, named, settings_options
+    from dyson.app.pictures import drawn, picture_file
 except ModuleNotFoundError as missing:
     raise SystemExit(
         f"The command line needs {missing.name}: pip install 'dyson[terminal]' brings it."
     ) from None
 
-from dyson import terminal
-from dyson.compilation import keep_programs, unreadable
-from dyson.cores import EnvironmentValueError, moved, overruled, use_cores
-from dyson.devices import DeviceError
-from dyson.files import atomic_write, reason
-from dyson.interruption import Interruption, answered
-from dyson.memory import check_memory
-from dyson.metrics import Record
-from dyson.run import PICTURE, OccupiedError, RunDirectory, RunError, RunStopped
-from dyson.settings import CHANGEABLE, Settings, SettingsError, flag_of
-from dyson.train import (
+from dyson.app import terminal
+from dyson.app.compilation import keep_programs, unreadable
+from dyson.app.cores import EnvironmentValueError, moved, overruled, use_cores
+from dyson.app.interruption import Interruption, answered
+from dyson.app.memory import check_memory
+from dyson.app.metrics import Record
+from dyson.app.run import PICTURE, OccupiedError, RunDirectory, RunError, RunStopped
+from dyson.app.settings import CHANGEABLE, Settings, SettingsError, flag_of
+from dyson.app.train import (
     Problem,
     build,
     evaluate,
@@ -50,7 +48,9 @@ from dyson.train import (
     start,
     train,
 )
-from dyson.vmc import NonFiniteError
+from dyson.devices import DeviceError
+from dyson.files import atomic_write, reason
+from dyson.vmc.vmc import NonFiniteError
 
 app = typer.Typer(
     name="dyson",

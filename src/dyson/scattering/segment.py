@@ -15,7 +15,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dyson.environments.medium import (
+from dyson.scattering.medium import (
     Medium,
     Phase,
     Transfer,

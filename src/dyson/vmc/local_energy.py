@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Inexact, Int8
 
 from dyson.abacus import Abacus
+from dyson.batching import in_chunks
 from dyson.hamiltonians import Hamiltonian
 from dyson.networks import Network
 from dyson.updates import LocalUpdates, Recompute
@@ -40,21 +41,6 @@ def samples_per_chunk(updates: LocalUpdates, model: Network) -> int:
     return max(1, budget // updates.bytes_per_sample(model))
 
 
-def in_chunks(function, batch: Array, chunk_size: int) -> Array:
-    """``vmap(function)(batch)`` with ``chunk_size`` examples at a time, in bounded memory.
-
-    The last chunk is filled up by repeating the first examples, so one program serves all chunks.
-    """
-    n = batch.shape[0]
-    if n <= chunk_size:
-        return jax.vmap(function)(batch)
-    n_chunks = -(-n // chunk_size)
-    filled = jnp.concatenate([batch, batch[: n_chunks * chunk_size - n]])
-    chunks = filled.reshape(n_chunks, chunk_size, *batch.shape[1:])
-    out = jax.lax.map(jax.vmap(function), chunks)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:n], out)
-
-
 def local_energies(
     hamiltonian: Hamiltonian,
     model: Network,
@@ -72,7 +58,7 @@ def local_energies(
     Arguments:
       updates: how ratios are computed; the cheaper of ABACUS and forward passes if not given.
       chunk_size: samples evaluated side by side; if not given, as many as fit the memory budget
-        of the device (``dyson.local_energy.MEMORY_BUDGET``).
+        of the device (``dyson.vmc.local_energy.MEMORY_BUDGET``).
     """
     if spins.ndim != 2 or spins.shape[1] != hamiltonian.n_sites:
         raise ValueError(

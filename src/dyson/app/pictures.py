@@ -6,10 +6,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from dyson import plotting
+from dyson.app import plotting
+from dyson.app.run import FILES, PICTURE, RunDirectory, RunError
+from dyson.app.train import Problem
 from dyson.files import reason
-from dyson.run import FILES, PICTURE, RunDirectory, RunError
-from dyson.train import Problem
 
 _BEGIN = b"\x89PNG\r\n\x1a\n"
 

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from dyson import terminal
+from dyson.app import terminal
 
 NOTHING = "interrupted; nothing was started"
 

@@ -8,7 +8,7 @@ from typing import Annotated, get_type_hints
 
 import typer
 
-from dyson.settings import Settings, flag_of, option_of
+from dyson.app.settings import Settings, flag_of, option_of
 
 _MOST_BATCHES = 10**7
 
@@ -34,7 +34,7 @@ Batches = Annotated[
 
 
 def settings_options(names: Sequence[str], *, optional: bool = False) -> Callable:
-    """Give a command one option per setting, from the table in `dyson.settings`.
+    """Give a command one option per setting, from the table in `dyson.app.settings`.
 
     With `optional`, an option that is not given is None instead of the default of the setting.
     """

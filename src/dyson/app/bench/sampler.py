@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from dyson import DysonNet, Ising, Metropolis, Sampler, Sweep, Typewriter
-from dyson.bench.networks import Subject, largest_ratio, settled, with_ratios
-from dyson.bench.options import checked_sizes
-from dyson.bench.timing import compiled_in, fastest_run, use_one_core
+from dyson.app.bench.networks import Subject, largest_ratio, settled, with_ratios
+from dyson.app.bench.options import checked_sizes
+from dyson.app.bench.timing import compiled_in, fastest_run, use_one_core
+from dyson.app.run import RunDirectory
+from dyson.app.train import build
 from dyson.networks import Network
-from dyson.run import RunDirectory
 from dyson.samplers import Flips, SamplerInfo, TypewriterInfo
 from dyson.spins import random_spins
-from dyson.train import build
 
 # Samples of the typewriter until it has learned its errors.
 LEARN = 8

@@ -6,11 +6,11 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dyson.metrics import Record
-from dyson.settings import Settings
+from dyson.app.metrics import Record
+from dyson.app.settings import Settings
 
 _LINES_WITHOUT_TERMINAL = 20
-# Of samples that do not tell: chains that never moved have no spread (`dyson.statistics.if_moved`).
+# Of samples that do not tell: chains that never moved have no spread (`statistics.if_moved`).
 _NOT_KNOWN = "not known"
 
 
