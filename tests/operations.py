@@ -19,12 +19,11 @@ def operations_of_propose(updates, n_sites, flips=1, **options):
     model = eqx.filter_eval_shape(lambda key: DysonNet(n_sites, key=key, **options), _key())
     bound = eqx.filter_eval_shape(updates.bind, model)
     spins = jax.ShapeDtypeStruct((n_sites,), jnp.int8)
-    cache = eqx.filter_eval_shape(lambda u, m, s: u.init(m, s), bound, model, spins)
-    arrays, static = eqx.partition((bound, model), is_shape)
+    cache = eqx.filter_eval_shape(lambda u, s: u.init(s), bound, spins)
+    arrays, static = eqx.partition(bound, is_shape)
 
     def ratio(arrays, cache, sites):
-        bound, model = eqx.combine(arrays, static)
-        return bound.propose(model, cache, sites).log_ratio
+        return eqx.combine(arrays, static).propose(cache, sites).log_ratio
 
     lowered = jax.jit(ratio).lower(arrays, cache, jax.ShapeDtypeStruct((flips,), jnp.int32))
     analysis = lowered.cost_analysis()

@@ -5,7 +5,7 @@ and leaves the configuration of jax alone.
 """
 
 from dyson import checkpoint, exact
-from dyson.abacus import Abacus
+from dyson.abacus import Abacus, AbacusPairs
 from dyson.analysis import flip_response, poles, propagators, series
 from dyson.app.train import load
 from dyson.hamiltonians import J1J2, XXZ, Hamiltonian, Ising
@@ -13,7 +13,7 @@ from dyson.mixers import S4, S4D, Mixer, PowerLaw, RealPoles
 from dyson.networks import DysonNet, SpinFlip, Translations
 from dyson.optimisers import annealed_rate, decaying_shift, minsr, spring, sr
 from dyson.samplers import Metropolis, Sampler, Sweep, Typewriter, moves
-from dyson.updates import LocalUpdates, Proposal, Recompute
+from dyson.updates import BoundUpdates, LocalUpdates, Proposal, Recompute
 from dyson.vmc import (
     VMC,
     NonFiniteError,
@@ -33,6 +33,8 @@ __all__ = [
     "VMC",
     "XXZ",
     "Abacus",
+    "AbacusPairs",
+    "BoundUpdates",
     "DysonNet",
     "Hamiltonian",
     "Ising",

@@ -74,7 +74,7 @@ def at_samples(function):
     axis of ``spins``.  :func:`over_chains` for what draws no random numbers."""
 
     def spread(model: Any, spins: Array):
-        without_keys = lambda _, model, spins: function(model, spins)  # noqa: E731
+        without_keys = lambda _, model, spins: function(model, spins)
         return over_chains(without_keys)(jnp.arange(spins.shape[0]), model, spins)
 
     return spread

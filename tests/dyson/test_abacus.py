@@ -8,8 +8,9 @@ import pytest
 
 from compiling import quick_jit
 from dyson import Abacus, Recompute, SpinFlip
-from dyson.abacus import windows
-from dyson.abacus.windows import Chain
+from dyson.abacus import supported
+from dyson.abacus.links import offsets
+from dyson.abacus.links.offsets import Chain
 from dyson.spins import flip, random_spins
 from operations import operations_of_propose
 from random_networks import distance_on_the_circle, hardly_decaying, random_network
@@ -18,9 +19,10 @@ from random_networks import distance_on_the_circle, hardly_decaying, random_netw
 @quick_jit
 def every_way(updates, model, spins, moves):
     """Ratios of single flips three ways: all at once, one by one, and by the whole network."""
-    cache = updates.init(model, spins)
-    together = updates.single_flips(model, cache)
-    one_by_one = jax.vmap(lambda move: updates.propose(model, cache, move).log_ratio)(moves)
+    bound = updates.bind(model)
+    cache = bound.init(spins)
+    together = bound.single_flips(cache)
+    one_by_one = bound.ratios(cache, moves)
     before = model(spins)
     direct = jax.vmap(lambda move: model(flip(spins, move)) - before)(moves)
     return together, one_by_one, direct
@@ -67,7 +69,7 @@ def test_kernel_widths_and_chains_inside_the_window(kernel_size, n_sites, period
 @pytest.mark.parametrize("periodic", [True, False])
 def test_rows_wider_than_the_chain(kernel_size, periodic, monkeypatch):
     """As for chains of 512, 1024, .. tokens, here where forward passes are cheap."""
-    monkeypatch.setattr(windows, "ALIASED", 21)
+    monkeypatch.setattr(offsets, "ALIASED", 21)
     assert Chain(42, periodic).width == 50 and Chain(43, periodic).width == 43
     model = random_network(42, kernel_size=kernel_size, periodic=periodic, mixer="real")
     spins = random_spins(jax.random.key(1), 42)
@@ -137,16 +139,17 @@ def test_commit_is_init_of_the_flipped_configuration(updates, projected):
 
     @quick_jit
     def both(model, spins):
-        cache = updates.init(model, spins)
-        proposal = updates.propose(model, cache, sites)
-        fresh = updates.init(model, flip(spins, sites))
-        return updates.commit(model, cache, proposal), fresh, cache
+        bound = updates.bind(model)
+        cache = bound.init(spins)
+        proposal = bound.propose(cache, sites)
+        fresh = bound.init(flip(spins, sites))
+        return bound.commit(cache, proposal), fresh, cache, bound
 
-    committed, fresh, cache = both(model, spins)
+    committed, fresh, cache, bound = both(model, spins)
     for a, b in zip(jax.tree.leaves(committed), jax.tree.leaves(fresh), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-12)
-    assert bool(jnp.all(updates.spins(cache) == spins))
-    assert float(abs(updates.log_psi(cache) - model(spins))) < 1e-12
+    assert bool(jnp.all(bound.spins(cache) == spins))
+    assert float(abs(bound.log_psi(cache) - model(spins))) < 1e-12
 
 
 @pytest.mark.parametrize("periodic", [True, False])
@@ -196,10 +199,10 @@ def test_windows_count_each_token_once():
 
 def test_misuse_is_named():
     with pytest.raises(TypeError, match="expected a DysonNet or a projection"):
-        Abacus().init(eqx.nn.Identity(), jnp.ones(8, jnp.int8))
-    with pytest.raises(ValueError, match="span >= 1, or None .* got 0"):
-        Abacus(span=0).init(random_network(4), jnp.ones(4, jnp.int8))
-    assert not Abacus.supports(eqx.nn.Identity())
+        Abacus().bind(eqx.nn.Identity())
+    with pytest.raises(ValueError, match=r"span >= 1, got 0; .* write dyson\.AbacusPairs"):
+        Abacus(span=0)
+    assert not supported(eqx.nn.Identity())
 
 
 @pytest.mark.optimised
@@ -215,17 +218,17 @@ def test_ten_thousand_commits_do_not_drift():
     def walk(model, cache, sites):
         def step(carry, site):
             cache, total = carry
-            proposal = updates.propose(model, cache, site)
-            return (updates.commit(model, cache, proposal), total + proposal.log_ratio), None
+            proposal = updates.propose(cache, site)
+            return (updates.commit(cache, proposal), total + proposal.log_ratio), None
 
         return jax.lax.scan(step, (cache, jnp.zeros(())), sites)[0]
 
-    cache, total = walk(model, updates.init(model, spins), sites)
+    cache, total = walk(model, updates.init(spins), sites)
     flips = np.bincount(np.asarray(sites)[:, 0], minlength=8) % 2
     final = jnp.where(jnp.asarray(flips) == 1, -spins, spins)
     np.testing.assert_array_equal(updates.spins(cache), final)
     for ours, fresh in zip(
-        jax.tree.leaves(cache), jax.tree.leaves(updates.init(model, final)), strict=True
+        jax.tree.leaves(cache), jax.tree.leaves(updates.init(final)), strict=True
     ):
         np.testing.assert_allclose(ours, fresh, atol=1e-8)
     assert abs(float(total - (model(final) - model(spins)))) < 1e-8

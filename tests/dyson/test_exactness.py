@@ -14,7 +14,7 @@ import pytest
 from allpairspy import AllPairs
 
 from compiling import quick_jit
-from dyson import Abacus, SpinFlip, Translations
+from dyson import Abacus, AbacusPairs, SpinFlip, Translations
 from dyson.spins import flip, random_spins
 from random_networks import distance_on_the_circle, random_network
 
@@ -80,18 +80,18 @@ def bind(updates, model):
 
 
 @quick_jit
-def init(updates, model, spins):
-    return updates.init(model, spins)
+def init(bound, spins):
+    return bound.init(spins)
 
 
 @quick_jit
-def ratios(updates, model, cache, moves):
-    return jax.vmap(lambda move: updates.propose(model, cache, move).log_ratio)(moves)
+def ratios(bound, cache, moves):
+    return bound.ratios(cache, moves)
 
 
 @quick_jit
-def ratios_of_single_flips(updates, model, cache):
-    return updates.single_flips(model, cache)
+def ratios_of_single_flips(bound, cache):
+    return bound.single_flips(cache)
 
 
 @quick_jit
@@ -112,16 +112,16 @@ def test_ratios_are_exact(network, span, projection, request):
     span = None if span is None else span * network["token_size"]
     moves = moves_of(span, n_sites, network["periodic"], rng)
 
-    updates = bind(Abacus(span=span), model)
-    cache = init(updates, model, spins)
+    bound = bind(AbacusPairs() if span is None else Abacus(span=span), model)
+    cache = init(bound, spins)
     single = jnp.arange(0, n_sites, n_tokens // 30, dtype=jnp.int32)
     one = jnp.pad(single[:, None], ((0, 0), (0, moves.shape[1] - 1)), constant_values=-1)
     moves = jnp.concatenate([moves, one])
-    local = ratios(updates, model, cache, moves)
+    local = ratios(bound, cache, moves)
     whole = by_whole_networks(model, spins, moves)
     assert float(jnp.max(jnp.abs(whole))) > 1e-4  # the moves do something
     assert distance_on_the_circle(local, whole).max() < 1e-9
     # with windows for pairs this is the program of single moves again, and the dearest to compile
     if span is not None or not request.config.getoption("whole_product"):
-        flips = ratios_of_single_flips(updates, model, cache)[single]
+        flips = ratios_of_single_flips(bound, cache)[single]
         assert distance_on_the_circle(flips, whole[-len(single) :]).max() < 1e-9

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from compiling import quick_jit
-from dyson.abacus.links import lags_of, link_tables, neighbour_links
-from dyson.abacus.reference import link_bandwidth
-from dyson.abacus.windows import Chain
+from dyson.abacus.links.offsets import Chain
+from dyson.abacus.links.reference import link_bandwidth
+from dyson.abacus.links.tensors import lags_of, link_tables, neighbour_links
 from random_networks import in_single_precision, random_network
 
 
@@ -95,11 +95,11 @@ def test_neighbouring_layers_with_awkward_poles(mixer):
     values = [0.0, 4.5, -4.5] if mixer == "real" else [-30.0, 4.0, 0.0]
     poles = jnp.asarray(values)[:, None]
     for block, turned in ((0, poles), (1, jnp.roll(poles, 1, axis=0))):
-        where = lambda m: getattr(m.blocks[block].mixer, field)  # noqa: B023, E731
+        where = lambda m: getattr(m.blocks[block].mixer, field)  # noqa: B023
         model = eqx.tree_at(where, model, turned)
     if mixer == "s4d":  # the same oscillation, so that the ratio of two poles is one
         for block in (0, 1):
-            where = lambda m: m.blocks[block].mixer.wave  # noqa: B023, E731
+            where = lambda m: m.blocks[block].mixer.wave  # noqa: B023
             model = eqx.tree_at(where, model, jnp.full((3, 1), 0.3))
     gates = random_gates(model)
     expected = dense_links(model, gates)[1, 0]

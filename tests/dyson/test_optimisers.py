@@ -10,8 +10,8 @@ from jax.flatten_util import ravel_pytree
 
 from dyson import SpinFlip, log_derivatives, minsr, spring, sr
 from dyson.optimisers import annealed_rate, decaying_shift, energy_gradient
+from dyson.optimisers.checked_step import CLOSE, HARMLESS, ROUND_OFF
 from dyson.optimisers.metric import centred, centred_samples
-from dyson.optimisers.natural_gradient import CLOSE, HARMLESS, ROUND_OFF
 from dyson.spins import random_spins
 from random_networks import random_network
 

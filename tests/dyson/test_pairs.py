@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from compiling import quick_jit
-from dyson import XXZ, Abacus, Recompute, SpinFlip, Sweep, Translations, local_energies
-from dyson.abacus import Pairs, Whole
+from dyson import XXZ, Abacus, AbacusPairs, Recompute, SpinFlip, Sweep, Translations, local_energies
+from dyson.abacus.forward import Whole
+from dyson.abacus.pairs import Pairs
 from dyson.spins import flip, random_spins
 from dyson.vmc.local_energy import fastest_updates
 from operations import operations_of_propose
 from random_networks import distance_on_the_circle, hardly_decaying, random_network
 
-EVERYWHERE = Abacus(span=None)
+EVERYWHERE = AbacusPairs()
 
 
 def pairs_of(n_sites):
@@ -34,10 +35,9 @@ def pairs_of(n_sites):
 @quick_jit
 def both_ways(model, spins, moves):
     updates = EVERYWHERE.bind(model)
-    cache = updates.init(model, spins)
-    ratio = lambda move: updates.propose(model, cache, move).log_ratio  # noqa: E731
+    cache = updates.init(spins)
     direct = lambda move: model(flip(spins, move)) - model(spins)  # noqa: E731
-    return jax.vmap(ratio)(moves), jax.vmap(direct)(moves), cache
+    return updates.ratios(cache, moves), jax.vmap(direct)(moves), cache
 
 
 def check(model, tolerance=1e-10, kind=Pairs):
@@ -88,13 +88,14 @@ def test_commit_and_single_flips():
     @quick_jit
     def walk(model, spins):
         updates = EVERYWHERE.bind(model)
-        cache = updates.init(model, spins)
-        moved = updates.commit(model, cache, updates.propose(model, cache, move))
-        return moved, updates.init(model, flip(spins, move)), updates.single_flips(model, moved)
+        cache = updates.init(spins)
+        moved = updates.commit(cache, updates.propose(cache, move))
+        return moved, updates.init(flip(spins, move)), updates.single_flips(moved)
 
     @quick_jit
     def by_forward_passes(model, spins):
-        return Recompute().single_flips(model, Recompute().init(model, spins))
+        bound = Recompute().bind(model)
+        return bound.single_flips(bound.init(spins))
 
     moved, fresh, single = walk(model, spins)
     for one, other in zip(jax.tree.leaves(moved), jax.tree.leaves(fresh), strict=True):
@@ -124,28 +125,28 @@ def test_local_energies_of_long_range_exchanges():
     found = energies(hamiltonian, model, spins, updates=EVERYWHERE)
     np.testing.assert_allclose(found, exact, rtol=1e-10)
     chosen = fastest_updates(random_network(4096, features=16, modes=1), reach=2048)
-    assert isinstance(chosen, Abacus) and chosen.span is None
+    assert isinstance(chosen, AbacusPairs)
     assert isinstance(fastest_updates(model, hamiltonian.reach), Recompute)
 
 
 def test_misuse_is_named():
     model = random_network(40)
-    shapes = lambda spins: EVERYWHERE.propose(  # noqa: E731
-        model, EVERYWHERE.init(model, spins), jnp.array([1, 2, 3], jnp.int32)
+    bound = EVERYWHERE.bind(model)
+    shapes = lambda spins: bound.propose(
+        bound.init(spins), jnp.array([1, 2, 3], jnp.int32)
     )
     with pytest.raises(ValueError, match=r"one or two flips at any distance, got .* 3 sites"):
         eqx.filter_eval_shape(shapes, jnp.ones(40, jnp.int8))
 
 
-@pytest.mark.parametrize("depth, span", [(2, 1), (3, 1), (2, None)])
-def test_moves_of_bound_updates_take_no_eigenvalues(depth, span):
+@pytest.mark.parametrize("depth, updates", [(2, Abacus()), (3, Abacus()), (2, EVERYWHERE)])
+def test_moves_of_bound_updates_take_no_eigenvalues(depth, updates):
     """What mixers do is in the tables; S4 would diagonalise its transitions once per move."""
     model = random_network(96, depth=depth, mixer="s4")
-    updates = Abacus(span=span)
     spins = random_spins(jax.random.key(0), 96)
-    tables = eqx.filter_eval_shape(updates.bind, model)
-    cache = eqx.filter_eval_shape(lambda u, m, s: u.init(m, s), tables, model, spins)
-    program = eqx.filter_make_jaxpr(lambda u, m, c, x: u.propose(m, c, x).log_ratio)
-    text = str(program(tables, model, cache, jnp.array([5, -1], jnp.int32))[0])
+    bound = eqx.filter_eval_shape(updates.bind, model)
+    cache = eqx.filter_eval_shape(lambda u, s: u.init(s), bound, spins)
+    program = eqx.filter_make_jaxpr(lambda u, c, x: u.propose(c, x).log_ratio)
+    text = str(program(bound, cache, jnp.array([5, -1], jnp.int32))[0])
     assert "dot_general" in text and " eig[" not in text
     assert " eig[" in str(eqx.filter_make_jaxpr(updates.bind)(model)[0])

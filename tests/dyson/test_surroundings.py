@@ -8,8 +8,12 @@ import pytest
 from compiling import quick_jit
 from dyson import Abacus
 from dyson import scattering as env
-from dyson.abacus import Reference, Surroundings, Whole, surroundings
-from dyson.abacus.partition import partition_of
+from dyson.abacus import windows
+from dyson.abacus.forward import Whole
+from dyson.abacus.links.reference import Reference
+from dyson.abacus.surroundings import Surroundings
+from dyson.abacus.windows import WindowUpdates
+from dyson.scattering import partition_of
 from dyson.spins import flip, random_spins
 from random_networks import distance_on_the_circle, hardly_decaying, random_network
 
@@ -20,11 +24,10 @@ SMALL = {"features": 3, "modes": 1}
 def both_ways(updates, model, spins, moves):
     """Log-ratios by local updates, of single flips and of the moves, and by forward passes."""
     updates = updates.bind(model)
-    cache = updates.init(model, spins)
-    ratio = lambda move: updates.propose(model, cache, move).log_ratio  # noqa: E731
+    cache = updates.init(spins)
     direct = lambda move: model(flip(spins, move)) - model(spins)  # noqa: E731
     single = jnp.arange(model.n_sites, dtype=jnp.int32)[:, None]
-    found = updates.single_flips(model, cache), jax.vmap(ratio)(moves)
+    found = updates.single_flips(cache), updates.ratios(cache, moves)
     return found, (jax.vmap(direct)(single), jax.vmap(direct)(moves)), cache
 
 
@@ -52,7 +55,7 @@ def moves_of(n_sites, span, periodic):
     ],
 )
 def test_flips_and_moves_of_deep_networks(n_sites, span, options, monkeypatch):
-    monkeypatch.setitem(surroundings.WINDOWS_AT_ONCE, "cpu", 4)
+    monkeypatch.setitem(windows.WINDOWS_AT_ONCE, "cpu", 4)
     model = random_network(n_sites, seed=3, **(SMALL | options))
     spins = random_spins(jax.random.key(n_sites), n_sites)
     moves = moves_of(n_sites, span, model.periodic)
@@ -88,32 +91,28 @@ def test_chains_that_a_window_would_cover(n_sites):
     for ours, theirs in zip(found, direct, strict=True):
         assert distance_on_the_circle(ours, theirs).max() < 1e-10
     if n_sites == 20:  # also there a move that does not fit is not answered
-        updates = Abacus(span=2)
-        far = updates.propose(model, cache, jnp.array([3, 9], jnp.int32))
+        far = Abacus(span=2).bind(model).propose(cache, jnp.array([3, 9], jnp.int32))
         assert bool(jnp.isnan(far.log_ratio))
 
 
 @pytest.mark.parametrize("periodic", [True, False])
 @pytest.mark.parametrize("depth, mixer", [(1, "real"), (2, "s4d")])
 def test_links_and_windows_agree(depth, mixer, periodic):
-    """The two routes, each on networks of one and two blocks."""
+    """The two ways, each on networks of one and two blocks."""
     n = 45
     model = random_network(n, depth=depth, mixer=mixer, periodic=periodic, features=3)
     spins = random_spins(jax.random.key(2), n)
     parts = partition_of(n, env.half_window(model), 1, periodic=periodic)
 
     @quick_jit
-    def routes(model, spins):
-        updates = Abacus()
-        reference = updates.init(model, spins)
-        tables = surroundings.tables_of(model, parts)
-        cache = surroundings.surroundings_of(model, spins, tables)
+    def ways(model, spins):
+        links, windows = Abacus().bind(model), WindowUpdates(model, parts)
+        reference = links.init(spins)
         single = jnp.arange(n, dtype=jnp.int32)[:, None]
-        by_links = jax.vmap(lambda move: updates.theta_change(model, reference, move))(single)
-        change = surroundings.every_flip(model, tables, cache, jnp.int32(1))
-        return by_links, jax.vmap(model.head.combine)(change), reference
+        by_links = jax.vmap(lambda move: links.change(reference, move))(single)
+        return by_links, windows.changes(windows.init(spins)), reference
 
-    by_links, by_windows, reference = routes(model, spins)
+    by_links, by_windows, reference = ways(model, spins)
     assert isinstance(reference, Reference)
     np.testing.assert_allclose(by_windows, by_links, atol=1e-12)
 

@@ -10,8 +10,8 @@ from compiling import quick_jit
 from dyson import DysonNet, Ising, SpinFlip, Sweep, Translations
 from dyson.networks import Network
 from dyson.samplers.base import acceptance
+from dyson.samplers.environment_pass import environment_pass
 from dyson.samplers.passes import (
-    environment_pass,
     environments_pay,
     forward_pass,
     has_environments,

@@ -48,25 +48,22 @@ they are then join the segment of what was visited, so that no reference grows o
 
 **Which file is which.**
 
-  =================  ===========================================================================
-  propose            :class:`Abacus`, the protocol (init, propose, single_flips), and projections
-  routes             the ways, a class each, and which one serves: ``route_of``, ``pays``
-  scatter            the recurrence above, with links
-  links, reference   how links and readouts are made, and the cache of a configuration
-  windows            which tokens a move changes in which layer
-  surroundings       the recurrence with waves: windows between exteriors, every depth
-  pairs              two windows anywhere, and the segments between them
-  partition          how the chain is cut into windows
-  =================  ===========================================================================
+  ============  ================================================================================
+  choice        :class:`Abacus`, :class:`AbacusPairs`, and which way serves a network
+  bound         the protocol (init, propose, single_flips) in terms of theta, and projections
+  costs         who pays when, in multiply-adds
+  links         a folder: the recurrence above with links, for one and two blocks
+  windows       the recurrence with waves: windows between exteriors, every depth
+  pairs         two windows anywhere, and the segments between them
+  surroundings  the references of both: windows, and the exteriors of all of them
+  forward       chains that windows would cover
+  ============  ================================================================================
 
 Waves, media, segments and windows themselves are in :mod:`dyson.scattering`.  What all of this
 is compared with in the tests is the forward pass, :class:`dyson.Recompute`.
 """
 
-from dyson.abacus.pairs import Pairs
-from dyson.abacus.propose import Abacus, ProjectedReference
-from dyson.abacus.reference import Reference
-from dyson.abacus.routes import Whole
-from dyson.abacus.surroundings import Surroundings
+from dyson.abacus.bound import AbacusUpdates
+from dyson.abacus.choice import Abacus, AbacusPairs, pays, supported
 
-__all__ = ["Abacus", "Pairs", "ProjectedReference", "Reference", "Surroundings", "Whole"]
+__all__ = ["Abacus", "AbacusPairs", "AbacusUpdates", "pays", "supported"]

@@ -8,6 +8,8 @@ its left half with all in its right half through the waves that cross the middle
 the product of any number of layers (Proposition 3 and Theorem 1 of arXiv:2603.11189).
 """
 
+from typing import final
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,8 @@ from jaxtyping import Array, Bool, Inexact, Int, Int8
 
 from dyson import scattering as env
 from dyson.abacus import surroundings
-from dyson.abacus.partition import Partition, partition_of
+from dyson.abacus.bound import NetworkUpdates, changes_one_by_one, check_pair
+from dyson.abacus.costs import activations, pairs_pay, segment
 from dyson.abacus.surroundings import OfWindows, Sides, Windows
 from dyson.networks import DysonNet
 
@@ -50,13 +53,13 @@ class Pairs(OfWindows):
     ranges: env.Segment
 
 
-def pair_partition(n_tokens: int, half: int, *, periodic: bool) -> Partition | None:
+def pair_partition(n_tokens: int, half: int, *, periodic: bool) -> env.Partition | None:
     """None for chains that two windows of two cores nearly cover."""
-    parts = partition_of(n_tokens, half, 1, periodic=periodic, shortest=SHORTEST)
+    parts = env.partition_of(n_tokens, half, 1, periodic=periodic, shortest=SHORTEST)
     return parts if parts is not None and parts.count >= 4 else None
 
 
-def tables_of(model: DysonNet, parts: Partition) -> Tables:
+def tables_of(model: DysonNet, parts: env.Partition) -> Tables:
     around = surroundings.tables_of(model, parts)
     medium, core, margin, last = around.medium, parts.core, parts.margin, parts.last
 
@@ -94,7 +97,7 @@ def _ranges(sides: Sides, nothing: env.Segment) -> env.Segment:
         ending, starting = carry
         in_right, middle, end, has_sibling = item
         entry = _where(in_right, ending, starting)
-        take = lambda tree, index: jax.tree.map(lambda x: x[index], tree)  # noqa: E731
+        take = lambda tree, index: jax.tree.map(lambda x: x[index], tree)
         left = _where(in_right, take(ending, middle), starting)
         right = _where(in_right, ending, take(ending, end))
         joined = jax.vmap(env.join)(left, right)
@@ -125,7 +128,37 @@ def _where(mask: Bool[Array, " count"], one: env.Segment, other: env.Segment) ->
     )
 
 
-def pair_change(
+@final
+class PairUpdates(NetworkUpdates):
+    """One or two flips anywhere: two windows and the segments between and around them."""
+
+    network: DysonNet
+    tables: Tables
+
+    def __init__(self, network: DysonNet, parts: env.Partition):
+        self.network = network
+        self.tables = tables_of(network, parts)
+
+    def init(self, spins: Int8[Array, " n_sites"]) -> Pairs:
+        return pairs_of(self.network, spins, self.tables)
+
+    def change(self, cache: Pairs, sites: Int[Array, " flips"]) -> Inexact[Array, " hidden"]:
+        check_pair(sites)
+        return self.network.head.combine(_pair_change(self.network, self.tables, cache, sites))
+
+    def changes(self, cache: Pairs) -> Inexact[Array, "n_sites hidden"]:
+        return changes_one_by_one(self, cache)
+
+    def numbers_per_token(self) -> int:
+        parts = self.tables.around.parts
+        levels = 4 + parts.count.bit_length()
+        return levels * segment(self.network) // parts.core + activations(self.network)
+
+    def pays(self) -> bool:
+        return pairs_pay(self.network, self.tables.around.parts)
+
+
+def _pair_change(
     model: DysonNet, tables: Tables, cache: Pairs, sites: Int[Array, " flips"]
 ) -> Inexact[Array, "parts hidden"]:
     """Change of theta when one or two sites are flipped; -1 stands for no site.
@@ -175,14 +208,12 @@ def pair_change(
     between = wraps | ~near
     left = jnp.where(between, level * count + low, none)
     right = jnp.where(between & (level > 0), level * count + high, none)
-    pick = lambda tree, index: jax.tree.map(  # noqa: E731
+    pick = lambda tree, index: jax.tree.map(
         lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), tree
     )
     beheaded = jnp.where(end == (count - 1 if parts.periodic else -1), count, 0)
     nothing = env.no_segment(around.medium, 1).silent
-    unless_wrapping = lambda x: jax.tree.map(  # noqa: E731
-        lambda a, b: jnp.where(wraps, b, a), x, nothing
-    )
+    unless_wrapping = lambda x: jax.tree.map(lambda a, b: jnp.where(wraps, b, a), x, nothing)
     before = unless_wrapping(pick(cache.before, start + beheaded))
     behind = unless_wrapping(pick(cache.behind, end))
     middle = pick(cache.ranges, left), pick(cache.ranges, right)
@@ -214,7 +245,7 @@ def _stretch(
     if not parts.periodic:
         exists &= (position >= 0) & (position < parts.n_tokens)
     index = jnp.minimum(slot, parts.window - 1) * parts.count + which
-    take = lambda x: jnp.where(exists, x.reshape(*x.shape[:-2], -1)[..., index], 0)[..., None]  # noqa: E731
+    take = lambda x: jnp.where(exists, x.reshape(*x.shape[:-2], -1)[..., index], 0)[..., None]
     tokens, mixed = jax.tree.map(take, (cache.windows.tokens, cache.windows.mixed))
     cores = jnp.arange(n_slots - 2 * half, dtype=targets.dtype)
     hits = cores[:, None] == targets
@@ -224,9 +255,7 @@ def _stretch(
     # nothing changes far from a flip but by rounding
     apart = jnp.abs(jnp.arange(n_slots, dtype=targets.dtype)[:, None] - half - targets)
     reached = jnp.any((apart <= half) & (flips != 0), axis=1)[:, None]
-    change = jax.tree.map(
-        lambda a, b: jnp.where(reached, a - b, 0), after.sites, tokens.sites
-    )
+    change = jax.tree.map(lambda a, b: jnp.where(reached, a - b, 0), after.sites, tokens.sites)
     transfers = jax.tree.map(
         lambda x: jax.lax.dynamic_index_in_dim(x, length, keepdims=False), transfers
     )

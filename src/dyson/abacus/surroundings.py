@@ -1,9 +1,8 @@
-"""Local updates of every depth: windows of tokens within what surrounds them.
+"""What surrounds a window: the references of windows and of pairs.
 
-The chain is cut into cores (:mod:`dyson.abacus.partition`).  All that a window needs to know of the
-rest is how the rest answers the waves that leave it: the exterior, joined from the segments of the
-reference configuration.  A move changes the tokens of a window; the change is followed exactly in
-the window, layer by layer, and its waves out of and back into the window.
+The chain is cut into cores (:mod:`dyson.scattering.partition`).  All that a window needs to know of
+the rest is how the rest answers the waves that leave it: the exterior, joined from the segments of
+the reference configuration.
 
 Source: Theorem 1 of arXiv:2603.11189, in terms of waves instead of link tensors.
 """
@@ -17,12 +16,9 @@ import numpy as np
 from jaxtyping import Array, Inexact, Int, Int8
 
 from dyson import scattering as env
-from dyson.abacus.partition import Partition
 from dyson.networks import DysonNet
 from dyson.networks.blocks import Stream
 
-# Windows whose flips are evaluated side by side: on the CPU, what fits its caches.
-WINDOWS_AT_ONCE = {"cpu": 64, "gpu": 1024, "tpu": 1024}
 # Pieces whose segments are made side by side.
 PIECES_AT_ONCE = 8
 
@@ -37,7 +33,7 @@ class Tables(eqx.Module):
 
     medium: env.Medium
     mixers: tuple[env.Chunks, ...]
-    parts: Partition
+    parts: env.Partition
     head: tuple[env.Transfer, ...]
     body: tuple[env.Transfer, ...]
     last_body: tuple[env.Transfer, ...]
@@ -46,7 +42,7 @@ class Tables(eqx.Module):
     end: tuple[env.Transfer, ...]
 
 
-def tables_of(model: DysonNet, parts: Partition) -> Tables:
+def tables_of(model: DysonNet, parts: env.Partition) -> Tables:
     medium, margin, window = env.Medium(model), parts.margin, parts.window
     stretch = parts.core - margin
     body, last_body = env.open_transfers(medium, [stretch, parts.last - margin], stretch)
@@ -122,9 +118,7 @@ def windows_of(model: DysonNet, spins: Int8[Array, " n_sites"], tables: Tables) 
     parts, patterns = tables.parts, model.patterns(spins)
     phi, h = model.embed(patterns)
     layers, embedded, mixed = [], h, []
-    for block, layer, mixer in zip(
-        model.blocks, tables.medium.layers, tables.mixers, strict=True
-    ):
+    for block, layer, mixer in zip(model.blocks, tables.medium.layers, tables.mixers, strict=True):
         local = block.local(phi)
         drive = local.sources + layer.offset[:, None]
         layers.append((phi, local.inputs, local.convolved, drive, local.gates))
@@ -150,7 +144,7 @@ def pieces_of(tables: Tables, tokens: env.Site) -> Pieces:
     indices = np.minimum(np.arange(batches * each), parts.count - 1).reshape(batches, each)
 
     def some(which: Array) -> tuple[env.Segment, env.Segment]:
-        here = _at(which, tokens)
+        here = at(which, tokens)
         head = env.segment_of(tables.medium, tables.head, _cut(here, 0, parts.margin))
         body = env.segment_of(tables.medium, tables.body, _cut(here, parts.margin, parts.core))
         return _stacked(head, each), _stacked(body, each)
@@ -232,87 +226,7 @@ def _together(*segments: env.Segment) -> env.Segment:
     return jax.tree.map(lambda *x: jnp.stack(x), *segments)
 
 
-def every_flip(
-    model: DysonNet, tables: Tables, cache: Surroundings, bit: Array
-) -> Inexact[Array, "tokens parts hidden"]:
-    """Changes of theta of the flips of one spin of every token.
-
-    Per flip O(window^2 features + window features^2) and one application of the maps of an
-    exterior.
-    """
-    parts, count = tables.parts, tables.parts.count
-    full = count if parts.last == parts.core else count - 1
-    groups = -(-full // WINDOWS_AT_ONCE.get(jax.default_backend(), WINDOWS_AT_ONCE["cpu"]))
-    at_once = -(-full // groups)
-    indices = np.minimum(np.arange(groups * at_once), full - 1).reshape(groups, at_once)
-    of = lambda which, transfers: _flips(model, tables, cache, bit, which, transfers)  # noqa: E731
-    gains = jax.lax.map(lambda which: of(which, tables.window), jnp.asarray(indices, jnp.int32))
-    gains = jnp.moveaxis(gains, 1, 3).reshape(-1, parts.core, gains.shape[1])[:full]
-    if full < count:
-        last = of(jnp.array([count - 1], jnp.int32), tables.last_window)
-        gains = jnp.concatenate([gains, jnp.moveaxis(last, 0, 2)])
-    flat = gains.reshape(-1, gains.shape[2])[: parts.n_tokens]
-    return flat.reshape(-1, *model.head.bias.shape)
-
-
-def _flips(
-    model: DysonNet,
-    tables: Tables,
-    cache: Surroundings,
-    bit: Array,
-    which: Int[Array, " windows"],
-    transfers: tuple[env.Transfer, ...],
-) -> Inexact[Array, "outputs windows core"]:
-    """In all slots of the cores of some windows of the same length."""
-    parts = tables.parts
-    tokens, patterns = _at(which, (cache.windows.tokens, cache.windows.patterns))
-
-    def change(slot: Array) -> env.Site:
-        position = which * parts.core + slot - parts.half
-        mask = bit[None, None].astype(patterns.dtype)
-        move = env.move_within(model, tables.medium, tokens, patterns, slot, mask, position)
-        return move.change
-
-    slots = jnp.arange(parts.core, dtype=jnp.int32)
-    window = _window(cache, which, transfers)
-    return env.changed_by_each(tables.medium, window, jax.lax.map(change, slots), slots)
-
-
-def one_move(
-    model: DysonNet,
-    tables: Tables,
-    cache: Surroundings,
-    base: Int[Array, ""],
-    masks: Int[Array, " span"],
-) -> Inexact[Array, "parts hidden"]:
-    """Change of theta when the tokens from ``base`` on have bits of their patterns flipped.
-
-    O(window features^2) and one application of the maps of an exterior.
-    """
-    parts = tables.parts
-    which, slot = base // parts.core, base % parts.core
-    tokens, patterns = _at(which[None], (cache.windows.tokens, cache.windows.patterns))
-    position = base - parts.half
-    move = env.move_within(
-        model, tables.medium, tokens, patterns, slot, masks[:, None], position
-    )
-    transfers = jax.tree.map(
-        lambda a, b: jnp.where(which == parts.count - 1, b, a), tables.window, tables.last_window
-    )
-    window = _window(cache, which[None], transfers)
-    _, gain = env.changed(tables.medium, window, move.change, slot)
-    return gain.reshape(model.head.bias.shape)
-
-
-def _window(
-    cache: Surroundings, which: Int[Array, " windows"], transfers: tuple[env.Transfer, ...]
-) -> env.Window:
-    """Some windows side by side, all of the same length."""
-    gates, mixed = _at(which, (cache.windows.tokens.gates, cache.windows.mixed))
-    return env.Window(transfers, gates, mixed, _at(which, cache.exterior, axis=0))
-
-
-def _at(which: Int[Array, " windows"], tree: Any, axis: int = -1) -> Any:
+def at(which: Int[Array, " windows"], tree: Any, axis: int = -1) -> Any:
     """Some entries along the axis of the windows."""
     return jax.tree.map(lambda x: jnp.take(x, which, axis=axis, mode="clip"), tree)
 

@@ -1,166 +1,135 @@
-"""Which tokens a local move touches in each layer, as static offsets from its base token.
+"""Updates of every depth: windows of tokens within what surrounds them.
 
-A move changes the embedding of the tokens S.  In layer l the gates D change on S dilated by
-(l-1) q and the sources c on S dilated by l q, with q the reach of the local convolution.
-Every layer has its own windows.
+A move changes the tokens of a window; the change is followed exactly in the window, layer by layer,
+and its waves out of and back into the window.
 
-Two views evaluate the same formulas: ``OneMove`` at one base token (a dynamic position), and
-``EveryToken`` with all tokens as base at once, where looking at an offset is a shifted array.
+Source: Theorem 1 of arXiv:2603.11189, in terms of waves instead of link tensors.
 """
 
-import functools
-from collections.abc import Sequence
+from typing import final
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+import numpy as np
+from jaxtyping import Array, Inexact, Int, Int8
 
-# Rows of a multiple of so many tokens all begin in the same sets of a cache, which do not hold one
-# entry of every row; such rows get eight entries more, which keeps them aligned.
-ALIASED = 512
+from dyson import scattering as env
+from dyson.abacus.bound import NetworkUpdates, changes_of_all_tokens, place
+from dyson.abacus.costs import activations, segment, windows_pay
+from dyson.abacus.surroundings import Surroundings, Tables, at, surroundings_of, tables_of
+from dyson.networks import DysonNet
 
-# Pairs (target, source) of window offsets that one link connects, for every link of a band.
-Pairs = list[list[tuple[int, int]]]
-
-# Bands of up to this many offsets are contracted without a loop: depth 2 with kernel 3.
-WRITTEN_OUT = 5
-
-
-class Chain(eqx.Module):
-    """The chain of tokens on which offsets are counted."""
-
-    n_tokens: int = eqx.field(static=True)
-    periodic: bool = eqx.field(static=True)
-
-    @property
-    def width(self) -> int:
-        """Tokens for which rows of arrays have room when all tokens are looked at.  What they hold
-        behind the chain means nothing."""
-        return self.n_tokens + (8 if self.n_tokens % ALIASED == 0 else 0)
-
-    def filled(self, x: Array) -> Array:
-        """Arrays (..., tokens) with rows of this width; what is behind them is cut off."""
-        beyond = max(self.width - x.shape[-1], 0)
-        return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, beyond)])[..., : self.width]
-
-    def offset(self, o: int) -> int:
-        """The representative of an offset: on a ring, the one of smallest modulus."""
-        if not self.periodic:
-            return o
-        half = (self.n_tokens - 1) // 2
-        return (o + half) % self.n_tokens - half
-
-    def dilate(self, window: Sequence[int], reach: int) -> tuple[int, ...]:
-        """All tokens within ``reach`` of the window; on a small ring each token once."""
-        wide = {self.offset(o + step) for o in window for step in range(-reach, reach + 1)}
-        return tuple(sorted(wide))
-
-    def bandwidth(self, span: int, reach: int) -> int:
-        """Largest offset between two tokens within ``reach`` in all of the same span."""
-        widest = reach + span - 1
-        return min(widest, self.n_tokens // 2) if self.periodic else widest
+# Windows whose flips are evaluated side by side: on the CPU, what fits its caches.
+WINDOWS_AT_ONCE = {"cpu": 64, "gpu": 1024, "tpu": 1024}
 
 
-def contract(matrix: Array, vector: Array) -> Array:
-    """``sum_b matrix[..., b, t] vector[b, t]``, one product per token.
+@final
+class WindowUpdates(NetworkUpdates):
+    """Moves of ``tables.parts.span`` neighbouring tokens, at every depth."""
 
-    Written out over b: XLA on the CPU then reads contiguous tokens and keeps the sum in registers,
-    four to eight times faster than its reduction over an axis that is not the last.
+    network: DysonNet
+    tables: Tables
+
+    def __init__(self, network: DysonNet, parts: env.Partition):
+        self.network = network
+        self.tables = tables_of(network, parts)
+
+    def init(self, spins: Int8[Array, " n_sites"]) -> Surroundings:
+        return surroundings_of(self.network, spins, self.tables)
+
+    def change(self, cache: Surroundings, sites: Int[Array, " flips"]) -> Inexact[Array, " hidden"]:
+        fits, base, masks = place(self.network, self.tables.parts.span, sites)
+        change = _one_move(self.network, self.tables, cache, base, masks)
+        return self.network.head.combine(jnp.where(fits, change, jnp.nan))
+
+    def changes(self, cache: Surroundings) -> Inexact[Array, "n_sites hidden"]:
+        def flips_of(bit: Int[Array, ""]) -> Inexact[Array, "n_tokens hidden"]:
+            flips = _every_flip(self.network, self.tables, cache, bit)
+            return jax.vmap(self.network.head.combine)(flips)
+
+        return changes_of_all_tokens(self.network, flips_of)
+
+    def numbers_per_token(self) -> int:
+        # about eight segments per window, in the making or kept
+        return 8 * segment(self.network) // self.tables.parts.core + activations(self.network)
+
+    def pays(self) -> bool:
+        return windows_pay(self.network, self.tables.parts)
+
+
+def _every_flip(
+    model: DysonNet, tables: Tables, cache: Surroundings, bit: Array
+) -> Inexact[Array, "tokens parts hidden"]:
+    """Changes of theta of the flips of one spin of every token.
+
+    Per flip O(window^2 features + window features^2) and one application of the maps of an
+    exterior.
     """
-    terms = (matrix[..., b, :] * vector[b] for b in range(vector.shape[0]))
-    return functools.reduce(jnp.add, terms)
+    parts, count = tables.parts, tables.parts.count
+    full = count if parts.last == parts.core else count - 1
+    groups = -(-full // WINDOWS_AT_ONCE.get(jax.default_backend(), WINDOWS_AT_ONCE["cpu"]))
+    at_once = -(-full // groups)
+    indices = np.minimum(np.arange(groups * at_once), full - 1).reshape(groups, at_once)
+    of = lambda which, transfers: _flips(model, tables, cache, bit, which, transfers)
+    gains = jax.lax.map(lambda which: of(which, tables.window), jnp.asarray(indices, jnp.int32))
+    gains = jnp.moveaxis(gains, 1, 3).reshape(-1, parts.core, gains.shape[1])[:full]
+    if full < count:
+        last = of(jnp.array([count - 1], jnp.int32), tables.last_window)
+        gains = jnp.concatenate([gains, jnp.moveaxis(last, 0, 2)])
+    flat = gains.reshape(-1, gains.shape[2])[: parts.n_tokens]
+    return flat.reshape(-1, *model.head.bias.shape)
 
 
-class OneMove(eqx.Module):
-    """Arrays over tokens (..., tokens) seen from one base token: width-one slices."""
+def _flips(
+    model: DysonNet,
+    tables: Tables,
+    cache: Surroundings,
+    bit: Array,
+    which: Int[Array, " windows"],
+    transfers: tuple[env.Transfer, ...],
+) -> Inexact[Array, "outputs windows core"]:
+    """In all slots of the cores of some windows of the same length."""
+    parts = tables.parts
+    tokens, patterns = at(which, (cache.windows.tokens, cache.windows.patterns))
 
-    chain: Chain
-    base: Int[Array, ""]
+    def change(slot: Array) -> env.Site:
+        position = which * parts.core + slot - parts.half
+        mask = bit[None, None].astype(patterns.dtype)
+        move = env.move_within(model, tables.medium, tokens, patterns, slot, mask, position)
+        return move.change
 
-    def at(self, x: Array, offset: int) -> Array:
-        position = (self.base + offset) % self.chain.n_tokens
-        return jax.lax.dynamic_slice_in_dim(x, position, 1, axis=-1)
-
-    def exists(self, offset: int) -> Array:
-        """Whether the token is on the chain."""
-        token = self.base + offset
-        return ((token >= 0) & (token < self.chain.n_tokens))[None]
-
-    def contract(self, link: Array, row: int, vector: Array) -> Array:
-        """``sum_b link[a, b] vector[b]`` with the link of the token at offset ``row``."""
-        return contract(self.at(link, row), vector)
-
-    def through(self, links: Sequence[Array], pairs: Pairs, source: dict[int, Array]) -> dict:
-        """Links times sources at every target: one small matrix product per target."""
-        by_target: dict[int, list[tuple[Array, int]]] = {}
-        for link, members in zip(links, pairs, strict=True):
-            for i, j in members:
-                by_target.setdefault(i, []).append((link, j))
-        received = {}
-        for i, terms in by_target.items():
-            matrix = jnp.concatenate([self.at(link, i)[..., 0] for link, _ in terms], axis=1)
-            received[i] = matrix @ jnp.concatenate([source[j] for _, j in terms])
-        return received
+    slots = jnp.arange(parts.core, dtype=jnp.int32)
+    window = _window(cache, which, transfers)
+    return env.changed_by_each(tables.medium, window, jax.lax.map(change, slots), slots)
 
 
-class EveryToken(eqx.Module):
-    """The same, with every token as the base: offsets are rotations of the arrays, up to
-    ``margin`` tokens, which come out with rows of the width of the chain."""
+def _one_move(
+    model: DysonNet,
+    tables: Tables,
+    cache: Surroundings,
+    base: Int[Array, ""],
+    masks: Int[Array, " span"],
+) -> Inexact[Array, "parts hidden"]:
+    """Change of theta when the tokens from ``base`` on have bits of their patterns flipped.
 
-    chain: Chain
-    margin: int = eqx.field(static=True)
-
-    def at(self, x: Array, offset: int) -> Array:
-        # one framed copy serves all offsets: its slices are read where they are used
-        n, width = self.chain.n_tokens, self.chain.width
-        around = [(0, 0)] * (x.ndim - 1) + [(self.margin, self.margin + width - n)]
-        framed = jnp.pad(x[..., :n], around, mode="wrap")
-        start = self.margin + offset
-        return framed[..., start : start + width]
-
-    def exists(self, offset: int) -> Array:
-        tokens = jnp.arange(self.chain.width) + offset
-        return (tokens >= 0) & (tokens < self.chain.n_tokens)
-
-    def contract(self, link: Array, row: int, vector: Array) -> Array:
-        # Rotating the vector to the link's token moves less memory than rotating the link.
-        return self.at(contract(link, self.at(vector, -row)), row)
-
-    def through(self, links: Sequence[Array], pairs: Pairs, source: dict[int, Array]) -> dict:
-        """Links times sources at every target, offset by offset, so that each link is read once.
-
-        Wide bands run as a loop over offsets with all targets side by side, absent ones filled
-        with zeros: compile time counts there, and written out it grows with pairs and features.
-        """
-        received: dict[int, Array] = {}
-        if len(links) <= WRITTEN_OUT:
-            # at the token of the link; shifted to that of the move when all is added up
-            for link, members in zip(links, pairs, strict=True):
-                for i, j in members:
-                    product = contract(link, self.at(source[j], -i))
-                    received[i] = received[i] + product if i in received else product
-            return {i: self.at(total, i) for i, total in received.items()}
-        targets = sorted({i for members in pairs for i, _ in members})
-        absent = jnp.zeros_like(next(iter(source.values())))
-        vectors = []
-        for members in pairs:
-            partner = dict(members)
-            rolled = [
-                self.at(source[partner[i]], -i) if i in partner else absent
-                for i in targets
-            ]
-            vectors.append(jnp.stack(rolled))
-
-        def add(total, offset):
-            link, vector = offset
-            # (targets, features, tokens) at once, written out over the features of the source
-            terms = (link[:, b] * vector[:, b, None] for b in range(link.shape[1]))
-            return functools.reduce(jnp.add, terms, total), None
-
-        start = jnp.zeros_like(jnp.stack([absent] * len(targets)))
-        total = jax.lax.scan(add, start, (jnp.stack(links), jnp.stack(vectors)))[0]
-        return {i: self.at(x, i) for i, x in zip(targets, total, strict=True)}
+    O(window features^2) and one application of the maps of an exterior.
+    """
+    parts = tables.parts
+    which, slot = base // parts.core, base % parts.core
+    tokens, patterns = at(which[None], (cache.windows.tokens, cache.windows.patterns))
+    position = base - parts.half
+    move = env.move_within(model, tables.medium, tokens, patterns, slot, masks[:, None], position)
+    transfers = jax.tree.map(
+        lambda a, b: jnp.where(which == parts.count - 1, b, a), tables.window, tables.last_window
+    )
+    window = _window(cache, which[None], transfers)
+    _, gain = env.changed(tables.medium, window, move.change, slot)
+    return gain.reshape(model.head.bias.shape)
 
 
-View = OneMove | EveryToken
+def _window(
+    cache: Surroundings, which: Int[Array, " windows"], transfers: tuple[env.Transfer, ...]
+) -> env.Window:
+    """Some windows side by side, all of the same length."""
+    gates, mixed = at(which, (cache.windows.tokens.gates, cache.windows.mixed))
+    return env.Window(transfers, gates, mixed, at(which, cache.exterior, axis=0))

@@ -17,9 +17,7 @@ from dyson.phases import with_wrapped_phase
 from dyson.spins import flip
 
 
-def series(
-    model: Network, spins: Int8[Array, " n_sites"]
-) -> Float[Array, "orders features"]:
+def series(model: Network, spins: Int8[Array, " n_sites"]) -> Float[Array, "orders features"]:
     """Omega by the number of scatterings: orders 0 .. depth, which sum to Omega exactly.
 
     Omega is the mean of h over the tokens after the last block.  Order 0 is the embedding, order 1
@@ -66,8 +64,7 @@ class Poles(NamedTuple):
 
 
 def poles(model: Network) -> Poles:
-    """Decay length, wave number and residue of every mode, also of the network within projections.
-    """
+    """Decay length, wave number and residue of every mode; also within projections."""
     model = _dysonnet("poles", model)
     sums = [block.mixer.exponentials() for block in model.blocks]
     values = jnp.stack([s.poles for s in sums])
@@ -93,9 +90,7 @@ def flip_response(
         )
     updates = Abacus().bind(model)
     moved = flip(spins, jnp.array([site], jnp.int32))
-    before, after = (
-        updates.single_flips(model, updates.init(model, s)) for s in (spins, moved)
-    )
+    before, after = (updates.single_flips(updates.init(s)) for s in (spins, moved))
     return with_wrapped_phase(after - before)
 
 

@@ -32,9 +32,8 @@ class XXZ(Exchanges):
     **Arguments** `n_sites` at least 1, `exponent` > 0, all others finite; `ValueError` otherwise.
 
     **Cost** per configuration: O(number of coupled pairs); a row has n entries for nearest
-    neighbours and n²/4 for power laws, each one ratio in O(1) by ``dyson.Abacus(span=None)``.
+    neighbours and n²/4 for power laws, each one ratio in O(1) by ``dyson.AbacusPairs()``.
     """
-
 
     pairs: Int[Array, "bonds 2"]
     couplings: Float[Array, " bonds"]
@@ -59,9 +58,7 @@ class XXZ(Exchanges):
         n_sites = checked_size(n_sites)
         check_finite(coupling=coupling, anisotropy=anisotropy)
         marshall = coupling > 0 if marshall is None else bool(marshall)
-        by_difference = power_law_couplings(
-            n_sites, coupling, exponent, periodic=periodic, kac=kac
-        )
+        by_difference = power_law_couplings(n_sites, coupling, exponent, periodic=periodic, kac=kac)
         first, second = np.triu_indices(n_sites, k=1)
         coupled = by_difference[second - first] != 0
         pairs = np.stack([first[coupled], second[coupled]], axis=1).astype(np.int32)
@@ -80,9 +77,7 @@ class XXZ(Exchanges):
         """¼ Δ Σ J_ij σ_i σ_j over all pairs."""
         return self.anisotropy * self.bonds(spins)
 
-    def connected(
-        self, spins: Int8[Array, " n"]
-    ) -> tuple[Int[Array, "c 2"], Float[Array, " c"]]:
+    def connected(self, spins: Int8[Array, " n"]) -> tuple[Int[Array, "c 2"], Float[Array, " c"]]:
         """Exchanges of pairs: ±J_ij/2 for opposite spins, zero for equal ones.
 
         At most n²/4 pairs have opposite spins, so where more are coupled, that many are returned.

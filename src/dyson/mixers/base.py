@@ -66,9 +66,7 @@ class Mixer(eqx.Module):
         near, far, turns = self.powers_around(lags, n_tokens)
         return self.kernel_from(lags, turns * (near + far))
 
-    def powers_around(
-        self, lags: Int[Array, " lags"], ring: int
-    ) -> tuple[Array, Array, Array]:
+    def powers_around(self, lags: Int[Array, " lags"], ring: int) -> tuple[Array, Array, Array]:
         """``lambda^r`` and ``lambda^(ring - r)``, (features, modes, lags), and what any number of
         turns around the ring multiplies a wave by, ``1 / (1 - lambda^ring)``."""
         there = jnp.concatenate([lags, ring - lags, jnp.array([ring], lags.dtype)])

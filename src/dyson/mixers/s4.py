@@ -82,7 +82,7 @@ class S4(Mixer):
         # sum_r C A^r B z^r by the bilinear rule and the Woodbury formula, a vector per z
         half = step / 2 * (1 + z)  # (features, z)
         resolvent = 1 / ((1 - z) - half[:, None] * rate[..., None])  # (features, modes, z)
-        inner = lambda left, right: jnp.sum((left * right)[..., None] * resolvent, axis=1)  # noqa: E731
+        inner = lambda left, right: jnp.sum((left * right)[..., None] * resolvent, axis=1)
         along = inner(output, p) * inner(jnp.conj(p), source)
         sums = inner(output, source) - half * along / (1 + half * inner(jnp.conj(p), p))
         one_way = jnp.real(jnp.fft.ifft(step * sums, axis=1))

@@ -128,7 +128,7 @@ class Block(eqx.Module):
     def normalised_to(self, h: Float[Array, "samples features tokens"]) -> "Block":
         """The same block with its actnorm set to give ``h`` zero mean and unit variance."""
         scale = 1 / (jnp.std(h, axis=(0, 2)) + 1e-6)
-        where = lambda block: (block.act_scale, block.act_shift)  # noqa: E731
+        where = lambda block: (block.act_scale, block.act_shift)
         return eqx.tree_at(where, self, (scale, jnp.mean(h, axis=(0, 2))))
 
     def _neighbour(self, x: Stream, offset: int) -> Stream:

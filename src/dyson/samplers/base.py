@@ -104,7 +104,7 @@ def spins_of_chains(
     """Independent fair spins, given the magnetisation if there is one."""
     if magnetisation is None:
         return random_spins(key, (n_chains, n_sites))
-    draw = lambda k: spins_in_sector(k, n_sites, magnetisation)  # noqa: E731
+    draw = lambda k: spins_in_sector(k, n_sites, magnetisation)
     return jax.vmap(draw)(jax.random.split(key, n_chains))
 
 

@@ -21,7 +21,7 @@ from dyson.samplers.base import (
 )
 from dyson.samplers.fit import check_fit
 from dyson.samplers.moves import Moves, Runs, local_moves
-from dyson.updates import LocalUpdates, Recompute
+from dyson.updates import BoundUpdates, LocalUpdates, Recompute
 
 
 @final
@@ -104,8 +104,8 @@ class Metropolis(Sampler):
     def sample_chains(
         self, keys: jax.Array, model: Network, state: SamplerState
     ) -> tuple[SamplerState, SamplerInfo]:
-        updates = self.updates.bind(model)
-        advance = lambda key, spins: self._advance(key, model, spins, updates)  # noqa: E731
+        bound = self.updates.bind(model)
+        advance = lambda key, spins: self._advance(key, model, spins, bound)
         spins, acceptance = jax.vmap(advance)(keys, state.spins)
         return SamplerState(spins), SamplerInfo(acceptance)
 
@@ -114,7 +114,7 @@ class Metropolis(Sampler):
         key: jax.Array,
         model: Network,
         spins: Int8[Array, " n_sites"],
-        updates: LocalUpdates,
+        bound: BoundUpdates,
     ) -> tuple[Int8[Array, " n_sites"], Float[Array, ""]]:
         """One chain from one sample to the next; also the fraction of moves that were made."""
         move_key, uniform_key, global_key = jax.random.split(key, 3)
@@ -126,13 +126,12 @@ class Metropolis(Sampler):
 
         def propose(cache: Any, step: tuple[Any, Array]) -> tuple[Any, Array]:
             move, uniform = step
-            sites = self.moves.sites(move, updates.spins(cache))
-            proposal = updates.propose(model, cache, sites)
+            sites = self.moves.sites(move, bound.spins(cache))
+            proposal = bound.propose(cache, sites)
             # a move that changes nothing does not count
             accept = accepts(uniform, proposal.log_ratio) & jnp.any(sites >= 0)
-            moved = updates.commit(model, cache, proposal)
+            moved = bound.commit(cache, proposal)
             return jax.tree.map(lambda new, old: jnp.where(accept, new, old), moved, cache), accept
 
-        cache, accepted = jax.lax.scan(propose, updates.init(model, spins), (moves, uniforms))
-        return updates.spins(cache), jnp.mean(accepted)
-
+        cache, accepted = jax.lax.scan(propose, bound.init(spins), (moves, uniforms))
+        return bound.spins(cache), jnp.mean(accepted)

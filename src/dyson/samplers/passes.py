@@ -1,4 +1,5 @@
-"""One typewriter pass over the chain: by full forward passes, and exactly in O(1) per proposal."""
+"""Typewriter passes over the chain: what they propose, which way of making them pays, and the one
+by full forward passes."""
 
 from typing import Any, NamedTuple
 
@@ -14,9 +15,6 @@ from dyson.spins import flip
 
 # Tokens per block and root of the features from which on environments cost less.
 CROSSING = 6.5
-
-# Tokens visited between two joins of segments.  Fewer: more joins; more: larger windows.
-BLOCK = 16
 
 
 class Plan(NamedTuple):
@@ -39,7 +37,7 @@ def has_environments(model: Network, distances: tuple[int, ...] = ()) -> bool:
     network = model.network if isinstance(model, SpinFlip) else model
     if not isinstance(network, DysonNet):
         return False
-    return not network.periodic or _plan(network, distances).targets > 0
+    return not network.periodic or plan_of(network, distances).targets > 0
 
 
 def environments_pay(model: Network, distances: tuple[int, ...] = ()) -> bool:
@@ -56,7 +54,8 @@ def environments_pay(model: Network, distances: tuple[int, ...] = ()) -> bool:
     return network.n_tokens >= CROSSING * network.depth * network.features**0.5
 
 
-def _plan(network: DysonNet, distances: tuple[int, ...]) -> Plan:
+def plan_of(network: DysonNet, distances: tuple[int, ...]) -> Plan:
+    """The moves of a pass by environments: single flips, or exchanges at these distances."""
     size, half = network.token_size, env.half_window(network)
     moves = [(s, s + d) for s in range(size) for d in distances] or [(s,) for s in range(size)]
     span = 1 + max(site for move in moves for site in move) // size
@@ -83,7 +82,7 @@ def proposals(
     periodic = getattr(unprojected(model), "periodic", True)
     if has_environments(model, distances) and not around:
         network = swept_network(model)
-        plan = _plan(network, distances)
+        plan = plan_of(network, distances)
         first = plan.first * network.token_size
         last = first + plan.targets * network.token_size
     sites = np.arange(first, last, dtype=np.int32)
@@ -102,7 +101,8 @@ def forward_pass(
     *,
     around: bool = False,
 ) -> tuple[Int8[Array, " n_sites"], Bool[Array, " proposals"], Inexact[Array, " proposals"]]:
-    """A pass of one chain by full forward passes: the definition of :func:`environment_pass`, or
+    """A pass of one chain by full forward passes: the definition of
+    :func:`dyson.samplers.environment_pass.environment_pass`, or
     on a ring, where that leaves moves out, all ``around``.
 
     Exchanges of equal spins are no moves.  Returns the configuration, which moves were accepted,
@@ -121,149 +121,8 @@ def forward_pass(
         return carry, (accept, carry[1])
 
     moves = jnp.asarray(proposals(model, distances, around=around))
-    (spins, _), (accepted, values) = jax.lax.scan(
-        propose, (spins, model(spins)), (moves, uniforms)
-    )
+    (spins, _), (accepted, values) = jax.lax.scan(propose, (spins, model(spins)), (moves, uniforms))
     return spins, accepted, values
-
-
-def environment_pass(
-    model: DysonNet | SpinFlip,
-    spins: Int8[Array, "chains n_sites"],
-    uniforms: Float[Array, "chains proposals"],
-    distances: tuple[int, ...] = (),
-) -> tuple[
-    Int8[Array, "chains n_sites"],
-    Bool[Array, "proposals chains"],
-    Inexact[Array, "proposals chains"],
-]:
-    """A pass of all chains over the :func:`proposals`, in O(n_tokens).
-
-    The chain is cut into blocks.  Suffixes, all behind a block, are built from right to left.
-    Then, from left to right: what surrounds the window of a block, its suffix and the prefix of
-    what was visited, is joined once; every move is evaluated in the window, accepted or rejected,
-    and followed exactly; and the block, as it is then, joins the prefix.
-
-    The images of a projected network are further chains, decided together.
-    Returns the same as :func:`forward_pass`.
-    """
-    network = swept_network(model)
-    medium, half, plan = env.Medium(network), env.half_window(network), _plan(network, distances)
-    n_chains, size = spins.shape[0], network.token_size
-    images = spins[None]
-    if isinstance(model, SpinFlip):
-        images = jax.vmap(model.images, out_axes=1)(spins)
-    patterns = env.token_patterns(network, images.reshape(-1, network.n_sites))
-    batch, margin = patterns.shape[1], 2 * half + plan.span - 1
-
-    n_blocks = -(-plan.targets // BLOCK)
-    block = -(-plan.targets // n_blocks)
-    n_blocks = -(-plan.targets // block)
-    last = plan.targets - (n_blocks - 1) * block
-    vacuum = 0 if network.periodic else half
-    behind = n_blocks * block + margin - vacuum - network.n_tokens
-
-    def framed(x: Array) -> Array:
-        """With vacuum around, as long as all blocks and the margins."""
-        return jnp.pad(x, ((vacuum, behind),) + ((0, 0),) * (x.ndim - 1))
-
-    def split(x: Array) -> tuple[Array, Array]:
-        """The margin before the blocks, and the tokens that enter with each of them."""
-        rest = x[margin:].reshape(n_blocks, block, *x.shape[1:])
-        return x[:margin], rest
-
-    tokens = jax.tree.map(framed, env.local_features(network, medium, patterns))
-    edge = jax.tree.map(lambda x: jnp.moveaxis(split(x)[0], 0, 1), tokens)
-    entering = jax.tree.map(lambda x: jnp.moveaxis(split(x)[1], 1, 2), tokens)
-    edge_patterns, entering_patterns = split(framed(patterns))
-    uniforms = uniforms.T.reshape(plan.targets, -1, n_chains)
-    filling = ((0, n_blocks * block - plan.targets), (0, 0), (0, 0))
-    uniforms = jnp.pad(uniforms, filling, constant_values=jnp.inf)
-    uniforms = uniforms.reshape(n_blocks, -1, n_chains)
-    steps = jnp.repeat(jnp.arange(block, dtype=jnp.int32), len(plan.masks))
-    masks = jnp.tile(jnp.asarray(plan.masks), (block, 1))
-
-    stretch, short = env.open_transfers(medium, [block, last], block)
-    window, short_window = env.window_transfers(
-        medium, [block + margin, last + margin], block + margin
-    )
-
-    def fitting(index: Array, usual: Any, for_last: Any) -> Any:
-        if last == block:
-            return usual
-        is_last = index == n_blocks - 1
-        return jax.tree.map(lambda a, b: jnp.where(is_last, b, a), usual, for_last)
-
-    def absorb(suffix: env.Segment, item: Any) -> tuple[env.Segment, env.Segment]:
-        index, tokens = item
-        piece = env.segment_of(medium, fitting(index, stretch, short), tokens.sites)
-        return env.join(piece, suffix), suffix
-
-    indices = jnp.arange(n_blocks, dtype=jnp.int32)
-    nothing = env.no_segment(medium, batch)
-    _, suffixes = jax.lax.scan(absorb, nothing, (indices, entering), reverse=True)
-
-    def amplitude(outputs: Array) -> Array:
-        terms = env.log_psi(network, outputs).reshape(-1, n_chains)
-        if isinstance(model, SpinFlip):
-            return jax.vmap(model.combine, in_axes=1)(terms)
-        return terms[0]
-
-    def visit(carry: Any, item: Any) -> Any:
-        prefix, edge, edge_patterns = carry
-        index, entering, entering_patterns, uniforms, suffix = item
-        tokens = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), edge, entering)
-        patterns = jnp.concatenate([edge_patterns, entering_patterns])
-        exterior = env.join(suffix, prefix)
-        transfers = fitting(index, window, short_window)
-        mixed, outputs = env.settled(medium, transfers, exterior, tokens.sites)
-
-        def propose(carry: Any, proposal: tuple[Array, Array, Array]) -> Any:
-            tokens, patterns, mixed, outputs, log_psi = carry
-            step, mask, uniform = proposal
-            position = index * block + step - vacuum
-            move = env.move_within(
-                network, medium, tokens, patterns, step, mask[:, None], position
-            )
-            here = env.Window(transfers, tokens.gates, mixed, exterior)
-            changes, gain = env.changed(medium, here, move.change, step)
-            new = amplitude(outputs + gain)
-            accept = accepts(uniform, new - log_psi)
-            if distances:
-                both = jax.lax.population_count(move.pattern & mask[:, None])
-                accept &= (jnp.sum(both, axis=0) == 1)[:n_chains]
-                if not network.periodic:
-                    partner = position + half + np.arange(plan.span, dtype=np.int32)
-                    accept &= jnp.all((partner < network.n_tokens) | (mask == 0))
-            everywhere = jnp.tile(accept, batch // n_chains)
-            keep = lambda new, old: jnp.where(everywhere, new, old)  # noqa: E731
-            tokens = move.put(tokens, jax.tree.map(keep, move.after, move.before))
-            patterns = jax.lax.dynamic_update_slice_in_dim(
-                patterns, keep(move.moved, move.pattern), step + half, 0
-            )
-            mixed = jax.tree.map(lambda m, c: m + keep(c, jnp.zeros_like(c)), mixed, changes)
-            outputs = keep(outputs + gain, outputs)
-            log_psi = jnp.where(accept, new, log_psi)
-            return (tokens, patterns, mixed, outputs, log_psi), (accept, log_psi)
-
-        start = tokens, patterns, mixed, outputs, amplitude(outputs)
-        (tokens, patterns, *_), moves = jax.lax.scan(propose, start, (steps, masks, uniforms))
-        visited = jax.tree.map(lambda x: x[:, :block], tokens.sites)
-        prefix = env.join(prefix, env.segment_of(medium, stretch, visited))
-        edge = jax.tree.map(lambda x: x[:, block:], tokens)
-        return (prefix, edge, patterns[block:]), (patterns[:block], *moves)
-
-    start = env.no_segment(medium, batch, outside=not network.periodic), edge, edge_patterns
-    items = indices, entering, entering_patterns, uniforms, suffixes
-    (_, _, rest), (visited, accepted, values) = jax.lax.scan(visit, start, items)
-    moved = jnp.concatenate([visited.reshape(-1, batch), rest])
-    moved = moved[vacuum : vacuum + network.n_tokens, :n_chains]
-    done = plan.targets * len(plan.masks)
-    return (
-        _spins_of(moved, size),
-        accepted.reshape(-1, n_chains)[:done],
-        values.reshape(-1, n_chains)[:done],
-    )
 
 
 def swept_network(model: Network) -> DysonNet:
@@ -275,9 +134,3 @@ def swept_network(model: Network) -> DysonNet:
             f"{type(network).__name__}; write forward_pass for other networks"
         )
     return network
-
-
-def _spins_of(patterns: Int[Array, "tokens chains"], size: int) -> Int8[Array, "chains n_sites"]:
-    bits = 2 ** jnp.arange(size - 1, -1, -1, dtype=patterns.dtype)
-    down = (patterns[:, None] & bits[:, None]) != 0
-    return jnp.where(down, -1, 1).astype(jnp.int8).reshape(-1, patterns.shape[1]).T

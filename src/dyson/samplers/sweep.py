@@ -19,9 +19,9 @@ from dyson.samplers.base import (
     in_groups,
     spins_of_chains,
 )
+from dyson.samplers.environment_pass import environment_pass
 from dyson.samplers.moves import EXCHANGES, Moves, local_moves
 from dyson.samplers.passes import (
-    environment_pass,
     environments_pay,
     forward_pass,
     has_environments,
@@ -54,7 +54,7 @@ class Sweep(Sampler):
       hamiltonian: gives the number of sites, what is conserved and the symmetry.
       n_chains: independent chains.   sweeps: sweeps between samples.
       chains_at_once: chains that share a pass, which keeps a :class:`dyson.scattering.Segment`
-        in memory for every block of ``dyson.samplers.passes.BLOCK`` tokens.
+        in memory for every block of ``dyson.samplers.environment_pass.BLOCK`` tokens.
       by_environments: evaluate proposals in windows, or by full forward passes.  The default is
         what costs less; True raises ValueError where a network has no environments.
       magnetisation: sum of the spins, where it is conserved.  The default is the smallest, 0 or 1.
@@ -109,7 +109,7 @@ class Sweep(Sampler):
     def sample_chains(
         self, keys: jax.Array, model: Network, state: SamplerState
     ) -> tuple[SamplerState, SamplerInfo]:
-        together = lambda keys, state: self._together(keys, model, state.spins)  # noqa: E731
+        together = lambda keys, state: self._together(keys, model, state.spins)
         return in_groups(together, keys, state, self.chains_at_once)
 
     def _together(
@@ -127,10 +127,10 @@ class Sweep(Sampler):
 
         def sweep(spins: Array, keys: Array) -> tuple[Array, Array]:
             origin_keys, uniform_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-            draw = lambda key: jax.random.uniform(key, (n_proposals,))  # noqa: E731
+            draw = lambda key: jax.random.uniform(key, (n_proposals,))
             uniforms = jax.vmap(draw)(uniform_keys)
             if not by_environments:
-                alone = lambda s, u: forward_pass(model, s, u, distances, around=True)  # noqa: E731
+                alone = lambda s, u: forward_pass(model, s, u, distances, around=True)
                 swept = jax.vmap(alone)(spins, uniforms)
                 return swept[0], jnp.mean(swept[1], axis=1)
             origins = jax.vmap(lambda key: jax.random.randint(key, (), 0, self.n_sites))(

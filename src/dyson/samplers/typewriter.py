@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int8
 
-from dyson.abacus import Abacus
+from dyson.abacus import Abacus, AbacusUpdates, supported
 from dyson.hamiltonians import Hamiltonian
 from dyson.networks import Network
 from dyson.samplers.base import (
@@ -142,7 +142,10 @@ class Typewriter(Sampler):
     ):
         interval = max(1, math.isqrt(hamiltonian.n_sites)) if interval is None else interval
         check_counts(
-            "Typewriter", n_chains=n_chains, sweeps=sweeps, interval=interval,
+            "Typewriter",
+            n_chains=n_chains,
+            sweeps=sweeps,
+            interval=interval,
             chains_at_once=chains_at_once,
         )
         if not 0 <= mismatch < 1:
@@ -174,7 +177,7 @@ class Typewriter(Sampler):
     def sample_chains(
         self, keys: jax.Array, model: Network, state: SamplerState
     ) -> tuple[TypewriterState, TypewriterInfo]:
-        if not Abacus.supports(model):
+        if not supported(model):
             raise TypeError(
                 "Typewriter: expected a DysonNet or a projection of one, got "
                 f"{type(model).__name__}; use dyson.Metropolis for other networks"
@@ -185,7 +188,7 @@ class Typewriter(Sampler):
                 "write state = sampler.init(key, model)"
             )
         updates = Abacus().bind(model)
-        advance = lambda key, state: self._advance(key, model, state, updates)  # noqa: E731
+        advance = lambda key, state: self._advance(key, model, state, updates)
         together = jax.vmap(advance)
         return in_groups(together, keys, state, self.chains_at_once)
 
@@ -194,7 +197,7 @@ class Typewriter(Sampler):
         key: jax.Array,
         model: Network,
         state: TypewriterState,
-        updates: Abacus,
+        updates: AbacusUpdates,
     ) -> tuple[TypewriterState, TypewriterInfo]:
         """One chain from one sample to the next."""
         global_key, key = jax.random.split(key)
@@ -209,7 +212,7 @@ class Typewriter(Sampler):
             start,
         )
         proposals = self.passes * self.candidates
-        real = lambda count: jnp.asarray(count, jnp.zeros(()).dtype)  # noqa: E731
+        real = lambda count: jnp.asarray(count, jnp.zeros(()).dtype)
         info = TypewriterInfo(
             acceptance=real(end.accepted) / real(proposals),
             throughput=real(end.accepted) / real(end.refreshes),
@@ -221,7 +224,7 @@ class Typewriter(Sampler):
         return TypewriterState(end.spins, end.errors), info
 
     def _refresh(
-        self, key: jax.Array, model: Network, progress: Progress, updates: Abacus
+        self, key: jax.Array, model: Network, progress: Progress, updates: AbacusUpdates
     ) -> Progress:
         """Build a reference and follow the pass with it, to its end or to where it freezes.
 
@@ -229,11 +232,11 @@ class Typewriter(Sampler):
         shows the error of the acceptance that was not trusted.
         """
         plan = self._plan(key, progress.index)
-        cache = updates.init(model, progress.spins)
-        changes = jax.vmap(lambda site: updates.theta_change(model, cache, site[None]))(plan.sites)
+        cache = updates.init(progress.spins)
+        changes = jax.vmap(lambda site: updates.change(cache, site[None]))(plan.sites)
         tolerances = progress.errors.tolerances(self.mismatch)
         no_change = jax.tree.map(lambda x: jnp.zeros_like(x[0]), changes)
-        log_ratio = lambda change: jnp.real(updates.log_ratio(model, cache, change))  # noqa: E731
+        log_ratio = lambda change: jnp.real(updates.log_ratio(cache, change))
 
         def decide(carry: tuple[Array, ...], candidate: tuple[Array, ...]):
             total, log_psi, flips, stopped = carry
@@ -261,9 +264,7 @@ class Typewriter(Sampler):
         flips, froze = end[2], end[3]
 
         error = jnp.abs(replay.acceptance[progress.step] - progress.frozen_acceptance)
-        errors = progress.errors.observe(
-            progress.frozen_flips, error, progress.frozen_flips > 0
-        )
+        errors = progress.errors.observe(progress.frozen_flips, error, progress.frozen_flips > 0)
         errors, mismatch = self._audit(model, progress.spins, plan, replay, errors)
         stop = progress.step + jnp.sum(replay.decided, dtype=jnp.int32)
         here = jnp.minimum(stop, self.candidates - 1)

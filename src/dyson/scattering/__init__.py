@@ -9,6 +9,7 @@ The words (medium, wave, cut, segment, window, exterior) and the picture are in
   segment   tokens as an affine map of waves; ``join`` puts two end to end
   window    a window between exteriors: ``settled`` solves it, ``changed`` follows a move in it
   sequence  the same for a row of windows with segments between them
+  partition how a chain is cut into windows
   chunks    a mixer along the whole chain in O(n), by waves from chunk to chunk
   ========  ====================================================================================
 
@@ -19,6 +20,7 @@ such matrices; nothing is inverted, because a wave of one layer excites later la
 from dyson.scattering.chunks import Chunks, chunks_of
 from dyson.scattering.local import (
     LocalFeatures,
+    Move,
     flipped,
     half_window,
     local_features,
@@ -26,6 +28,7 @@ from dyson.scattering.local import (
     token_patterns,
 )
 from dyson.scattering.medium import Medium, Transfer, for_each_layer, shared_product, unstacked
+from dyson.scattering.partition import Partition, partition_of
 from dyson.scattering.segment import Segment, Site, join, no_segment, segment_of
 from dyson.scattering.sequence import Stretch, changed_in_sequence
 from dyson.scattering.window import (
@@ -42,6 +45,8 @@ __all__ = [
     "Chunks",
     "LocalFeatures",
     "Medium",
+    "Move",
+    "Partition",
     "Segment",
     "Site",
     "Stretch",
@@ -60,6 +65,7 @@ __all__ = [
     "move_within",
     "no_segment",
     "open_transfers",
+    "partition_of",
     "segment_of",
     "settled",
     "shared_product",

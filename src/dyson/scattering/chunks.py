@@ -58,7 +58,7 @@ class Chunks(eqx.Module):
 
         def sent(x: Array, outputs: slice) -> Array:
             """Through the transfer of every chunk: (features, rows, chunks, outputs)."""
-            along = lambda transfer, x: jnp.einsum(  # noqa: E731
+            along = lambda transfer, x: jnp.einsum(
                 "foi,f...i->f...o", transfer.matrix[:, outputs, : x.shape[-1]], x
             )
             y = along(self.whole, x)

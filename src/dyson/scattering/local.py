@@ -51,7 +51,7 @@ def local_features(
     model: DysonNet, medium: Medium, patterns: Int[Array, "tokens chains"]
 ) -> LocalFeatures:
     """All tokens of all chains, (tokens, features, chains); O(features^2) per token."""
-    over_chains = lambda f: jax.vmap(f, in_axes=-1, out_axes=-1)  # noqa: E731
+    over_chains = lambda f: jax.vmap(f, in_axes=-1, out_axes=-1)
     phi, h = over_chains(model.embed)(patterns)
     layers = []
     for block, layer in zip(model.blocks, medium.layers, strict=True):
@@ -99,7 +99,7 @@ def move_within(
     behind ``first``, which is token ``position`` of the chain; O(span features^2)."""
     half, span = half_window(model), masks.shape[0]
     width = 2 * half + span
-    cut = lambda x: jax.lax.dynamic_slice_in_dim(x, first, width, 1)  # noqa: E731
+    cut = lambda x: jax.lax.dynamic_slice_in_dim(x, first, width, 1)
     before = jax.tree.map(cut, tokens)
     pattern = jax.lax.dynamic_slice_in_dim(patterns, first + half, span)
     exists = None

@@ -165,9 +165,9 @@ def transfers(
 ) -> tuple[tuple[Transfer, ...], ...]:
     """Of every length along every layer."""
     numbers = jnp.asarray(lengths)
-    of_layer = lambda layer: jax.vmap(  # noqa: E731
-        lambda length: transfer(layer, length, slots, ring=ring)
-    )(numbers)
+    of_layer = lambda layer: jax.vmap(lambda length: transfer(layer, length, slots, ring=ring))(
+        numbers
+    )
     return unstacked(for_each_layer(of_layer, medium.layers), len(lengths))
 
 
@@ -180,7 +180,7 @@ def for_each_layer(function: Callable[[Any], Any], layers: Sequence[Any]) -> tup
 
 def unstacked(tree: Any, count: int) -> tuple:
     """The entries along the first axis."""
-    pick = lambda index: jax.tree.map(lambda x: x[index], tree)  # noqa: E731
+    pick = lambda index: jax.tree.map(lambda x: x[index], tree)
     return tuple(map(pick, range(count)))
 
 

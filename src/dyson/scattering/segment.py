@@ -75,7 +75,7 @@ def no_segment(medium: Medium, batch: int, *, outside: bool = False) -> Segment:
     phases = [(0 if outside else 1) * layer.unchanged for layer in medium.layers]
     entering = [2 * phase.size for phase in phases]
     leaving = [sum(entering[m:]) + medium.head.shape[0] for m in range(len(entering) + 1)]
-    zeros = lambda *shape: jnp.zeros((batch, *shape), medium.head.dtype)  # noqa: E731
+    zeros = lambda *shape: jnp.zeros((batch, *shape), medium.head.dtype)
     return Segment(tuple(phases), tuple(map(zeros, leaving[1:], entering)), zeros(leaving[0], 1))
 
 
@@ -127,9 +127,7 @@ def _pooled_maps(
 ) -> tuple[Float[Array, "batch outputs entering"], ...]:
     response = medium.head.T[:, None, :, None]  # (features, tokens, outputs, batch)
     pooled = []
-    for layer, mixing, gate in zip(
-        medium.layers[::-1], transfers[::-1], gates[::-1], strict=True
-    ):
+    for layer, mixing, gate in zip(medium.layers[::-1], transfers[::-1], gates[::-1], strict=True):
         to_y = shared_product(layer.mix_out.T, gate[:, :, None] * response)
         share = jnp.einsum("atx,atkn->axkn", mixing.heard, to_y)
         share = _split(share, 1, mixing.through)  # (a, 2, parts, modes, outputs, batch)

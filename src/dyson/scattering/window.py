@@ -154,8 +154,8 @@ def _scattered(
     """A change in one layer.
 
     The change of the linear stream is that of the changed tokens, ``h``, and what the gates of the
-    window have added to it everywhere, as in :mod:`dyson.abacus.scatter`.  Returns both, the change
-    of W_out y and the waves that leave, by channel.
+    window have added to it everywhere, as in :mod:`dyson.abacus.links.recurrence`.  Returns both,
+    the change of W_out y and the waves that leave, by channel.
     """
     layer, transfer = medium.layers[index], window.transfers[index]
     gate = change.gates[index]
@@ -178,9 +178,7 @@ def _next_layer(outside: Array, transfer: Transfer) -> tuple[Array, Array]:
     return by_channel(outside[:count], transfer.through), outside[count:]
 
 
-def log_psi(
-    model: DysonNet, outputs: Float[Array, "outputs chains"]
-) -> Inexact[Array, " chains"]:
+def log_psi(model: DysonNet, outputs: Float[Array, "outputs chains"]) -> Inexact[Array, " chains"]:
     """log psi from the pooled outputs of the head."""
     hidden = model.head.bias.shape[1]
 

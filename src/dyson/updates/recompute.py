@@ -1,6 +1,6 @@
 """Ratios by evaluating the whole network again: works for every network, costs a forward pass."""
 
-from typing import Any, ClassVar
+from typing import ClassVar, final
 
 import equinox as eqx
 import jax
@@ -9,10 +9,21 @@ from jaxtyping import Array, Inexact, Int, Int8
 
 from dyson.networks import Network, unprojected
 from dyson.spins import flip
-from dyson.updates.protocol import LocalUpdates, Proposal, parameter_bytes
+from dyson.updates.protocol import BoundUpdates, LocalUpdates, Proposal, parameter_bytes
 
 # Flips whose forward passes run side by side; more only spill the processor's caches.
 FLIPS_AT_ONCE = 32
+
+
+@final
+class Recompute(LocalUpdates):
+    """The reference implementation of local updates, for any network with ``n_sites``."""
+
+    takes_any_flips: ClassVar[bool] = True
+    rebuilds: ClassVar[bool] = False
+
+    def bind(self, model: Network) -> "BoundRecompute":
+        return BoundRecompute(model)
 
 
 class RecomputeCache(eqx.Module):
@@ -24,24 +35,20 @@ class RecomputeProposal(Proposal):
     moved: RecomputeCache
 
 
-class Recompute(LocalUpdates):
-    """The reference implementation of local updates, for any network with ``n_sites``."""
+@final
+class BoundRecompute(BoundUpdates):
+    """Forward passes of one network."""
 
-    takes_any_flips: ClassVar[bool] = True
-    rebuilds: ClassVar[bool] = False
+    model: Network
 
-    def init(self, model: Network, spins: Int8[Array, " n_sites"]) -> RecomputeCache:
-        return RecomputeCache(spins, model(spins))
+    def init(self, spins: Int8[Array, " n_sites"]) -> RecomputeCache:
+        return RecomputeCache(spins, self.model(spins))
 
-    def propose(
-        self, model: Network, cache: RecomputeCache, sites: Int[Array, " flips"]
-    ) -> RecomputeProposal:
-        moved = self.init(model, flip(cache.spins, sites))
+    def propose(self, cache: RecomputeCache, sites: Int[Array, " flips"]) -> RecomputeProposal:
+        moved = self.init(flip(cache.spins, sites))
         return RecomputeProposal(sites, moved.log_psi - cache.log_psi, moved)
 
-    def commit(
-        self, model: Network, cache: RecomputeCache, proposal: RecomputeProposal
-    ) -> RecomputeCache:
+    def commit(self, cache: RecomputeCache, proposal: RecomputeProposal) -> RecomputeCache:
         return proposal.moved
 
     def log_psi(self, cache: RecomputeCache) -> Inexact[Array, ""]:
@@ -50,13 +57,12 @@ class Recompute(LocalUpdates):
     def spins(self, cache: RecomputeCache) -> Int8[Array, " n_sites"]:
         return cache.spins
 
-    def single_flips(
-        self, model: Network, cache: RecomputeCache
-    ) -> Inexact[Array, " n_sites"]:
-        sites = jnp.arange(model.n_sites, dtype=jnp.int32)[:, None]
-        ratio = lambda move: self.propose(model, cache, move).log_ratio  # noqa: E731
-        return jax.lax.map(ratio, sites, batch_size=min(FLIPS_AT_ONCE, model.n_sites))
+    def single_flips(self, cache: RecomputeCache) -> Inexact[Array, " n_sites"]:
+        n_sites = self.model.n_sites
+        sites = jnp.arange(n_sites, dtype=jnp.int32)[:, None]
+        ratio = lambda move: self.propose(cache, move).log_ratio
+        return jax.lax.map(ratio, sites, batch_size=min(FLIPS_AT_ONCE, n_sites))
 
-    def bytes_per_sample(self, model: Any) -> int:
-        width = getattr(unprojected(model), "features", 64)
-        return 24 * width * model.n_sites * FLIPS_AT_ONCE * parameter_bytes(model)
+    def bytes_per_sample(self) -> int:
+        width = getattr(unprojected(self.model), "features", 64)
+        return 24 * width * self.model.n_sites * FLIPS_AT_ONCE * parameter_bytes(self.model)

@@ -5,19 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, Int8
 
-from dyson.abacus import Abacus
+from dyson.abacus import Abacus, AbacusPairs, pays, supported
 from dyson.batching import in_chunks
 from dyson.hamiltonians import Hamiltonian
 from dyson.networks import Network
-from dyson.updates import LocalUpdates, Recompute
+from dyson.updates import BoundUpdates, LocalUpdates, Recompute
 
 # Working memory for one chunk of samples.  A processor gains nothing from more than its caches
 # hold; an accelerator needs the parallelism.
 MEMORY_BUDGET = {"cpu": 4 * 2**20, "gpu": 4 * 2**30, "tpu": 4 * 2**30}
-
-
-# Moves whose ratios are evaluated side by side where they are not single flips.
-MOVES_AT_ONCE = 32
 
 
 # Neighbouring sites up to which moves are evaluated in one window.
@@ -29,16 +25,16 @@ def fastest_updates(model: Network, reach: int = 0, flips: int = 1) -> LocalUpda
     of at most so many ``flips``, of sites up to ``reach`` apart."""
     near = reach < LONGEST_SPAN
     # far apart, two windows take two flips; a window that holds more of them would be a long one
-    if not Abacus.supports(model) or not (near or flips <= 2):
+    if not supported(model) or not (near or flips <= 2):
         return Recompute()
-    updates = Abacus(span=1 + reach if near else None)
-    return updates if updates.pays(model) else Recompute()
+    updates = Abacus(span=1 + reach) if near else AbacusPairs()
+    return updates if pays(updates, model) else Recompute()
 
 
-def samples_per_chunk(updates: LocalUpdates, model: Network) -> int:
+def samples_per_chunk(updates: BoundUpdates) -> int:
     """How many samples fit the memory budget of the default device side by side."""
     budget = MEMORY_BUDGET.get(jax.default_backend(), MEMORY_BUDGET["cpu"])
-    return max(1, budget // updates.bytes_per_sample(model))
+    return max(1, budget // updates.bytes_per_sample())
 
 
 def local_energies(
@@ -75,17 +71,14 @@ def local_energies(
     if updates is None:
         sites, _ = jax.eval_shape(hamiltonian.connected, spins[0])
         updates = fastest_updates(model, hamiltonian.reach, flips=sites.shape[1])
-    chunk_size = samples_per_chunk(updates, model) if chunk_size is None else chunk_size
-    updates = updates.bind(model)
+    bound = updates.bind(model)
+    chunk_size = samples_per_chunk(bound) if chunk_size is None else chunk_size
 
     def energy(sample: Int8[Array, " n_sites"]) -> Inexact[Array, ""]:
         sites, elements = hamiltonian.connected(sample)
-        cache = updates.init(model, sample)
-        if hamiltonian.flips_each_site:
-            log_ratios = updates.single_flips(model, cache)
-        else:
-            ratio = lambda move: updates.propose(model, cache, move).log_ratio  # noqa: E731
-            log_ratios = in_chunks(ratio, sites, MOVES_AT_ONCE)
+        cache = bound.init(sample)
+        each = hamiltonian.flips_each_site
+        log_ratios = bound.single_flips(cache) if each else bound.ratios(cache, sites)
         # an entry that vanishes for this sample may lead out of its sector, where psi means nothing
         # and the ratio may overflow
         ratios = jnp.where(elements == 0, 0, jnp.exp(log_ratios))

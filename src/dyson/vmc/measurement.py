@@ -79,9 +79,7 @@ def measured(
     """The samples with their local energies; ``updates`` and ``chunk_size`` as in
     :func:`dyson.local_energies`."""
 
-    mine = lambda model, spins: energies_of(  # noqa: E731
-        hamiltonian, updates, chunk_size, model, spins
-    )
+    mine = lambda model, spins: energies_of(hamiltonian, updates, chunk_size, model, spins)
     return Measurement(spins, at_samples(mine)(model, spins), acceptance)
 
 

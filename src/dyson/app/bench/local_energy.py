@@ -66,7 +66,13 @@ def measure(n_sites: int, *, mixer: str, samples: int) -> Row:
     )
     vit *= 1e6 / VIT_FLIPS
     return Row(
-        n_sites, abacus, forward, forward / abacus, vit, vit / abacus, three_blocks,
+        n_sites,
+        abacus,
+        forward,
+        forward / abacus,
+        vit,
+        vit / abacus,
+        three_blocks,
         compile_seconds,
     )
 
@@ -84,7 +90,14 @@ def command(
     use_one_core()
     table = Table(title="Microseconds per connected element, one core, float32")
     for heading in (
-        "sites", "ABACUS", "full forward", "ratio", "ViT", "ratio", "3 blocks", "compile / s"
+        "sites",
+        "ABACUS",
+        "full forward",
+        "ratio",
+        "ViT",
+        "ratio",
+        "3 blocks",
+        "compile / s",
     ):
         table.add_column(heading, justify="right")
     rows = []
@@ -95,9 +108,14 @@ def command(
             row = measure(n_sites, mixer=mixer, samples=samples)
             rows.append(row._asdict())
             table.add_row(
-                str(n_sites), f"{row.abacus:.2f}", f"{row.forward:.1f}",
-                f"{row.speedup:.1f}", f"{row.vit:.0f}", f"{row.vit_speedup:.0f}",
-                f"{row.three_blocks:.1f}", f"{row.compile:.1f}",
+                str(n_sites),
+                f"{row.abacus:.2f}",
+                f"{row.forward:.1f}",
+                f"{row.speedup:.1f}",
+                f"{row.vit:.0f}",
+                f"{row.vit_speedup:.0f}",
+                f"{row.three_blocks:.1f}",
+                f"{row.compile:.1f}",
             )
     if as_json:
         print(json.dumps(rows))

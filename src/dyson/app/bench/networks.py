@@ -35,9 +35,7 @@ def settled(subject: Subject) -> tuple[jax.Array, float]:
 
 
 @eqx.filter_jit
-def _sample(
-    sweep: Sweep, model: Network, state: SamplerState
-) -> tuple[SamplerState, SamplerInfo]:
+def _sample(sweep: Sweep, model: Network, state: SamplerState) -> tuple[SamplerState, SamplerInfo]:
     return sweep.sample(jax.random.key(4), model, state)
 
 
@@ -63,7 +61,7 @@ def with_ratios(subject: Subject, size: float) -> Subject:
     assert isinstance(model, DysonNet)
     spins = random_spins(jax.random.key(2), (64, model.n_sites))
     sites = jax.random.randint(jax.random.key(3), (64, 1), 0, model.n_sites)
-    theta = lambda s: model.theta(s) - model.head.bias  # noqa: E731
+    theta = lambda s: model.theta(s) - model.head.bias
     before, after = eqx.filter_jit(jax.vmap(lambda s, i: (theta(s), theta(flip(s, i)))))(
         spins, sites
     )
@@ -71,5 +69,5 @@ def with_ratios(subject: Subject, size: float) -> Subject:
     scale = size / jnp.sqrt(jnp.mean(changes**2))
     # far more than theta ever reaches: the largest of random spins grows like sqrt(n_sites)
     bias = jnp.full_like(model.head.bias, 3 * scale * jnp.max(jnp.abs(before)))
-    head = lambda m: (m.head.weight, m.head.bias)  # noqa: E731
+    head = lambda m: (m.head.weight, m.head.bias)
     return subject._replace(model=eqx.tree_at(head, model, (scale * model.head.weight, bias)))

@@ -70,7 +70,11 @@ def random_subject(
     """16 features, depth 2, kernel 3, 8 outputs, float32, single flips."""
     hamiltonian = Ising(n_sites, longitudinal=0.1, periodic=periodic)  # no global flips
     model = DysonNet(
-        n_sites, mixer=mixer, periodic=periodic, dtype=jnp.float32, key=jax.random.key(0)  # pyright: ignore[reportArgumentType]
+        n_sites,
+        mixer=mixer,
+        periodic=periodic,
+        dtype=jnp.float32,
+        key=jax.random.key(0),  # pyright: ignore[reportArgumentType]
     )
     subject = Subject(hamiltonian, model, random_spins(jax.random.key(1), (chains, n_sites)))
     if not correlated:

@@ -18,9 +18,7 @@ def use_one_core() -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
-def compile_and_time(
-    function: Callable, *arguments: Any, repeats: int = 5
-) -> tuple[float, float]:
+def compile_and_time(function: Callable, *arguments: Any, repeats: int = 5) -> tuple[float, float]:
     """Seconds to compile ``function`` for the arguments, and the fastest run of it."""
     compile_seconds, compiled = compiled_in(function, *arguments)
     return compile_seconds, fastest_run(compiled, *arguments, repeats=repeats)

@@ -61,7 +61,7 @@ def _follow(sampler: Typewriter, model: Network, spins: jax.Array) -> Typewriter
     state = sampler.init(jax.random.key(0), model)
     state = eqx.tree_at(lambda s: s.spins, state, spins)
     keys = jax.random.split(jax.random.key(1), SETTLE + MEASURED)
-    step = lambda state, key: sampler.sample(key, model, state)  # noqa: E731
+    step = lambda state, key: sampler.sample(key, model, state)
     info = jax.lax.scan(step, state, keys)[1]
     return jax.tree.map(lambda x: x[SETTLE:].astype(float), info)
 
@@ -70,9 +70,7 @@ def trained(hamiltonian: Ising, steps: int) -> Subject:
     """A small network after some steps of natural gradient, and its configurations."""
     n_sites = hamiltonian.n_sites
     model = SpinFlip(
-        DysonNet(
-            n_sites, features=8, mixer="real", dtype=jnp.float32, key=jax.random.key(0)
-        )
+        DysonNet(n_sites, features=8, mixer="real", dtype=jnp.float32, key=jax.random.key(0))
     )
     sampler = Sweep(hamiltonian, 4 * CHAINS, chains_at_once=4 * CHAINS)
     vmc = VMC(hamiltonian, sampler, spring(0.05))
@@ -138,6 +136,44 @@ def best_interval(rows: list[Throughput]) -> float:
 def beta(exponent: float) -> float:
     """The paper's exponent of the best interval."""
     return (3 - exponent) / 3 if exponent < 1 else 2 / (2 + exponent)
+
+
+def _print_throughput(rows: list[dict], exponent: float, interval: int) -> None:
+    """Of trained networks."""
+    table = Table(title=f"Screened typewriter: α = {exponent:g}, intervals of {interval} sites")
+    headings = "J", "sites", "flips per refresh", "N/2W", "acceptance", "frozen %", "mismatch %"
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for r in rows:
+        ideal = max(1, r["n_sites"] // (2 * interval))
+        # fmt: off
+        table.add_row(
+            f"{r['coupling']:g}", str(r["n_sites"]), f"{r['accepted']:.2f}", str(ideal),
+            f"{r['acceptance']:.3f}", f"{100 * r['frozen']:.2f}", f"{100 * r['mismatch']:.3f}",
+        )
+        # fmt: on
+    Console().print(table)
+
+
+def _print_best(
+    numbers: list[int],
+    rows: list[dict],
+    best: dict[float, list[float]],
+    slopes: dict[float, float],
+) -> None:
+    """Best intervals and the exponent of their growth."""
+    table = Table(title="Best interval against the size")
+    for heading in ("tails α", *map(str, numbers), "slope", "β of the paper", "mismatch %"):
+        table.add_column(heading, justify="right")
+    for decay, widths in best.items():
+        wrong = np.mean([r["mismatch"] for r in rows if r["tails"] == decay])
+        # fmt: off
+        table.add_row(
+            f"{decay:g}", *(f"{width:.1f}" for width in widths), f"{slopes[decay]:.2f}",
+            f"{beta(decay):.2f}", f"{100 * wrong:.3f}",
+        )
+        # fmt: on
+    Console().print(table)
 
 
 def command(
@@ -211,26 +247,7 @@ def command(
         result = {"throughput": trained_rows, "tails": tail_rows, "best": best, "beta": slopes}
         print(json.dumps(result))
         return 0
-    table = Table(title=f"Screened typewriter: α = {exponent:g}, intervals of {interval} sites")
-    for heading in ("J", "sites", "flips per refresh", "N/2W", "acceptance", "frozen %",
-                    "mismatch %"):
-        table.add_column(heading, justify="right")
-    for r in trained_rows:
-        ideal = max(1, r["n_sites"] // (2 * interval))
-        table.add_row(
-            f"{r['coupling']:g}", str(r["n_sites"]), f"{r['accepted']:.2f}", str(ideal),
-            f"{r['acceptance']:.3f}", f"{100 * r['frozen']:.2f}", f"{100 * r['mismatch']:.3f}",
-        )
-    Console().print(table)
-    table = Table(title="Best interval against the size")
-    for heading in ("tails α", *map(str, numbers), "slope", "β of the paper", "mismatch %"):
-        table.add_column(heading, justify="right")
-    for decay, widths in best.items():
-        wrong = np.mean([r["mismatch"] for r in tail_rows if r["tails"] == decay])
-        table.add_row(
-            f"{decay:g}", *(f"{width:.1f}" for width in widths), f"{slopes[decay]:.2f}",
-            f"{beta(decay):.2f}", f"{100 * wrong:.3f}",
-        )
-    Console().print(table)
+    _print_throughput(trained_rows, exponent, interval)
+    _print_best(numbers, tail_rows, best, slopes)
     print(output)
     return 0

@@ -67,8 +67,11 @@ def partition_of(
     """
     margin = 2 * half + span - 1
     shortest = max(shortest, margin + 1)
-    fits = [core for core in range(shortest, n_tokens - max(margin, 1) + 1)
-            if n_tokens % core == 0 or n_tokens % core >= margin]
+    fits = [
+        core
+        for core in range(shortest, n_tokens - max(margin, 1) + 1)
+        if n_tokens % core == 0 or n_tokens % core >= margin
+    ]
     if not fits:
         return None
     even = [core for core in fits if n_tokens % core == 0 and 2 * core <= 3 * shortest]

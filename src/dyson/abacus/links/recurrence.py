@@ -7,7 +7,7 @@ the sources v^(l) = dc^(l) + W~^(l) S^(l-1) (Eqs. recur_step and recur_out of ar
     S^(l)  = S^(l-1) + dD^(l) * W_out (y0^(l) + dy^(l))
     dtheta = W_head sum_t S^(L)_t + sum_l T^(l) v^(l)
 
-For one or two blocks (deeper networks: :mod:`dyson.abacus.surroundings`).  Everything is written
+For one or two blocks (deeper networks: :mod:`dyson.abacus.windows`).  Everything is written
 per window offset, so one text serves a single move and all of them at once.
 """
 
@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from dyson.abacus.reference import Layer, Reference, ReferenceTables, chain_of
-from dyson.abacus.windows import Chain, View
+from dyson.abacus.links.offsets import Chain, View
+from dyson.abacus.links.reference import Layer, Reference, ReferenceTables, chain_of
 from dyson.networks import Block, DysonNet
 
 # Changes by window offset, each of shape (features, tokens seen by the view).
@@ -100,10 +100,8 @@ def _side_by_side(block: Block, phi: Change) -> tuple[Change, Change]:
 
 def _propagate(kernel: Array, chain: Chain, targets: tuple[int, ...], source: Change) -> Change:
     """``G v`` between offsets of the window: the kernel at a few short lags."""
-    lag = lambda i, j: abs(chain.offset(i - j))  # noqa: E731
-    return {
-        i: _total([kernel[:, lag(i, j), None] * v for j, v in source.items()]) for i in targets
-    }
+    lag = lambda i, j: abs(chain.offset(i - j))
+    return {i: _total([kernel[:, lag(i, j), None] * v for j, v in source.items()]) for i in targets}
 
 
 def _through_links(

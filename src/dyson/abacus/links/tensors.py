@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from dyson.abacus.windows import Chain
+from dyson.abacus.links.offsets import Chain
 from dyson.mixers import Mixer
 from dyson.networks import Block
 from dyson.networks.blocks import Stream
@@ -281,8 +281,8 @@ def _waves(first: Lags, second: Lags, chunk: int, halo: int) -> _Waves:
 
     first = _with_conjugates(first)
     # products have the axes (a, b, m, m', ..)
-    of_second = lambda x: x[:, None, :, None]  # noqa: E731
-    of_first = lambda x: x[None, :, None]  # noqa: E731
+    of_second = lambda x: x[:, None, :, None]
+    of_first = lambda x: x[None, :, None]
     near2, near1 = of_second(second.near), of_first(first.near)
     c2, c1 = of_second(second.weights[..., None]), of_first(first.weights[..., None])
 
@@ -327,7 +327,7 @@ def _with_conjugates(lags: Lags) -> Lags:
     """Complex modes in pairs: Re x Re y = Re x (y + y*) / 2."""
     if not jnp.iscomplexobj(lags.near):
         return lags
-    both = lambda x: jnp.concatenate([x, jnp.conj(x)], axis=1)  # noqa: E731
+    both = lambda x: jnp.concatenate([x, jnp.conj(x)], axis=1)
     far = None if lags.far is None else both(lags.far)
     return Lags(lags.kernel, both(lags.near), far, both(lags.weights / 2))
 

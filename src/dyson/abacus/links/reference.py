@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact, Int8
 
-from dyson.abacus.links import Band, LinkTables, lags_of, link_tables, neighbour_links
-from dyson.abacus.windows import Chain
+from dyson.abacus.links.offsets import Chain
+from dyson.abacus.links.tensors import Band, LinkTables, lags_of, link_tables, neighbour_links
 from dyson.networks import DysonNet
 from dyson.networks.blocks import LocalFeatures, Stream
 from dyson.scattering import Chunks, Medium, chunks_of, for_each_layer, shared_product
@@ -23,7 +23,8 @@ class Layer(eqx.Module):
 class Reference(eqx.Module):
     """Everything a local update needs to know of the configuration it starts from.
 
-    Rows of links and readouts have the width of the chain (:class:`dyson.abacus.windows.Chain`).
+    Rows of links and readouts have the width of the chain
+    (:class:`dyson.abacus.links.offsets.Chain`).
     links: the link tensor Lambda between two blocks as a band, one array (features, features,
       tokens) per offset ``j - i`` in -bandwidth..bandwidth.  Entry [a, b, i] takes a source in
       channel b at token i + offset of the first block to channel a of y at token i of the second,
@@ -56,7 +57,7 @@ class ReferenceTables(eqx.Module):
 def reference_tables(model: DysonNet, span: int) -> ReferenceTables:
     chain, mixers = chain_of(model), chunks_of(Medium(model))
     bandwidth = link_bandwidth(model, span)
-    of_mixer = lambda mixer: lags_of(mixer, chain, bandwidth)  # noqa: E731
+    of_mixer = lambda mixer: lags_of(mixer, chain, bandwidth)
     lags = for_each_layer(of_mixer, [block.mixer for block in model.blocks])
     # from a source to a gate that a move changes; beyond the ends of a chain there are neither
     longest = span - 1 + (2 * model.depth - 1) * model.blocks[0].reach
@@ -104,9 +105,7 @@ def link_bandwidth(model: DysonNet, span: int) -> int:
     return chain_of(model).bandwidth(span, 2 * model.blocks[0].reach)
 
 
-def readouts(
-    model: DysonNet, gates: list[Stream], mixers: tuple[Chunks, ...]
-) -> tuple[Array, ...]:
+def readouts(model: DysonNet, gates: list[Stream], mixers: tuple[Chunks, ...]) -> tuple[Array, ...]:
     """``T^(l)``: how theta responds to a source at each token of block l, from the last block back.
 
     With r = d theta / d h after the block: T = G^T W_out^T (D * r), and before it r + W~^T T.

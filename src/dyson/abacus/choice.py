@@ -1,0 +1,101 @@
+"""ABACUS as a user asks for it, and which way of updating serves a network."""
+
+from typing import Any, ClassVar, final
+
+import equinox as eqx
+
+from dyson.abacus.bound import AbacusUpdates, NetworkUpdates, ProjectedUpdates
+from dyson.abacus.forward import ForwardUpdates
+from dyson.abacus.links.updates import LinkUpdates
+from dyson.abacus.pairs import PairUpdates, pair_partition
+from dyson.abacus.windows import WindowUpdates
+from dyson.networks import DysonNet, Network, Projection, unprojected
+from dyson.scattering import half_window, partition_of
+from dyson.updates import LocalUpdates
+
+
+@final
+class Abacus(LocalUpdates):
+    """Exact ratios from a cached reference: Theorem 1 of arXiv:2603.11189.
+
+    ``propose`` touches the window of the move only, O(features^2), for any size of the chain;
+    ``single_flips`` shares one reference among all flips.
+
+    Works for :class:`DysonNet` of every depth and for projections of one (which keep one reference
+    per image).  The flipped sites must lie among ``span`` neighbouring sites; a move that does not
+    fit the tokens of these gives NaN rather than a wrong ratio.
+
+    Up to depth 2 a cache holds link tensors, for deeper networks windows within what surrounds
+    them; on chains that windows would cover, the configuration alone.  ``init`` costs O(n).
+    """
+
+    takes_any_flips: ClassVar[bool] = False
+    rebuilds: ClassVar[bool] = True
+    span: int = eqx.field(static=True, default=1)
+
+    def __check_init__(self):
+        if not isinstance(self.span, int) or self.span < 1:
+            raise ValueError(
+                f"Abacus: expected span >= 1, got {self.span}; for pairs at any distance write "
+                "dyson.AbacusPairs()"
+            )
+
+    def bind(self, model: Network) -> AbacusUpdates:
+        network = _dysonnet("Abacus", model)
+        # the tokens that hold so many neighbouring sites wherever the first of these lies, as it
+        # does somewhere else in every translated image
+        span = 1 + -(-(self.span - 1) // network.token_size)
+        return _projected(model, _within(network, span))
+
+
+@final
+class AbacusPairs(LocalUpdates):
+    """Exact ratios of one or two flips at any distance, as :class:`Abacus` otherwise.
+
+    A cache holds windows and the segments between and around any two of them; on chains that these
+    would cover, the configuration alone.  ``init`` costs O(n log n), ``propose`` O(features^2).
+    """
+
+    takes_any_flips: ClassVar[bool] = False
+    rebuilds: ClassVar[bool] = True
+
+    def bind(self, model: Network) -> AbacusUpdates:
+        network = _dysonnet("AbacusPairs", model)
+        half = half_window(network)
+        parts = pair_partition(network.n_tokens, half, periodic=network.periodic)
+        updates = ForwardUpdates(network, None) if parts is None else PairUpdates(network, parts)
+        return _projected(model, updates)
+
+
+def supported(model: Any) -> bool:
+    """Whether exact local updates are built for this network."""
+    return isinstance(unprojected(model), DysonNet)
+
+
+def pays(updates: Abacus | AbacusPairs, model: Network) -> bool:
+    """Whether the moves of a reference cost less than as many forward passes
+    (:mod:`dyson.abacus.costs`); nothing is computed."""
+    return eqx.filter_eval_shape(updates.bind, model).pays()
+
+
+def _within(network: DysonNet, span: int) -> NetworkUpdates:
+    """For moves of ``span`` neighbouring tokens."""
+    if network.depth <= 2:
+        return LinkUpdates(network, span)
+    half = half_window(network)
+    parts = partition_of(network.n_tokens, half, span, periodic=network.periodic)
+    return ForwardUpdates(network, span) if parts is None else WindowUpdates(network, parts)
+
+
+def _projected(model: Network, updates: NetworkUpdates) -> AbacusUpdates:
+    return ProjectedUpdates(model, updates) if isinstance(model, Projection) else updates
+
+
+def _dysonnet(name: str, model: Network) -> DysonNet:
+    network = unprojected(model)
+    if not isinstance(network, DysonNet):
+        raise TypeError(
+            f"{name}: expected a DysonNet or a projection of one, got {type(network).__name__}; "
+            "use dyson.Recompute() for other networks"
+        )
+    return network

@@ -1,0 +1,74 @@
+"""Who pays when: multiply-adds of every way to update, against those of a forward pass.
+
+A reference and the flips of all its sites cost the same per token at any size; a forward pass grows
+with the chain.  The constants reproduce the crossings measured on one core within a factor of about
+two: with 16 features and one mode links pay from less than 50 sites on; windows at depth 3 from 100
+with complex and 75 with real modes; pairs at any distance, depth 2, beyond 250 sites.
+"""
+
+from dyson.abacus.links.tensors import chunk_length, link_inputs
+from dyson.networks import DysonNet
+from dyson.scattering import Partition
+
+# Multiply-adds in the time that a loop takes over a layer and slot, whatever is computed there.
+STEP = 170_000
+
+
+def links_pay(model: DysonNet, bandwidth: int) -> bool:
+    """For single flips; without a second block there are no links to be made."""
+    if model.depth == 1:
+        return True
+    inputs = link_inputs(model.blocks, bandwidth, chunk_length(model.n_tokens, bandwidth))
+    return (2 * bandwidth + 1) * model.features**2 * inputs < 4 * forward_pass(model)
+
+
+def windows_pay(model: DysonNet, parts: Partition) -> bool:
+    """For single flips: joining segments around every window, and the flips in it."""
+    waves, couples, triples = waves_of(model)
+    joins = (48 * triples * waves**3 + 100 * couples * waves**2) // parts.core
+    flips = model.depth * parts.window * model.features * (2 * model.features + parts.window)
+    # few windows side by side leave the steps from slot to slot dearer than their arithmetic
+    steps = STEP * model.depth // parts.count
+    return joins + flips + steps < forward_pass(model)
+
+
+def pairs_pay(model: DysonNet, parts: Partition) -> bool:
+    """For moves of two flips anywhere: two windows and the maps of the segments around them."""
+    width = 3 * parts.core + 2 * parts.margin
+    windows = model.depth * width * model.features * (4 * model.features + width)
+    return 4 * (windows + 4 * segment(model)) < forward_pass(model)
+
+
+def forward_pass(model: DysonNet) -> int:
+    """Multiply-adds."""
+    return 4 * model.depth * model.features**2 * model.n_tokens
+
+
+def link_numbers(model: DysonNet, bandwidth: int) -> int:
+    """Per token: a reference with links, what they are made of, and all single flips."""
+    numbers = activations(model)
+    if model.depth == 2:
+        chunk = chunk_length(model.n_tokens, bandwidth)
+        inputs = link_inputs(model.blocks, bandwidth, chunk)
+        numbers += model.features**2 * (4 * (2 * bandwidth + 1) + 2 * inputs // chunk)
+    return numbers
+
+
+def segment(model: DysonNet) -> int:
+    """Numbers of a segment."""
+    waves, couples, _ = waves_of(model)
+    outputs = model.head.weight.shape[0] * model.head.weight.shape[1]
+    return 4 * couples * waves**2 + 2 * model.depth * (outputs + 1) * waves
+
+
+def activations(model: DysonNet) -> int:
+    """Numbers per token of the readouts and of the activations of a few evaluations."""
+    parts, hidden, features = model.head.weight.shape
+    return 4 * model.depth * parts * hidden * features + 100 * model.depth * features
+
+
+def waves_of(model: DysonNet) -> tuple[int, int, int]:
+    """Real waves of a layer in one direction; couples and triples of layers."""
+    weights = model.blocks[0].mixer.exponentials().weights
+    waves, depth = weights.size * (2 if weights.dtype.kind == "c" else 1), model.depth
+    return waves, depth * (depth - 1) // 2, depth * (depth - 1) * (depth - 2) // 6

@@ -1,0 +1,173 @@
+"""A step of natural gradient that is checked on the samples before it is taken.
+
+The step is ``-learning_rate * delta``, shortened where the linear model says that the state moves
+further than the trust region, sqrt(step^T S step).  That model fails without warning: in directions
+that the samples hardly see, a long step costs nothing in S while log psi bends.  One such step can
+throw a converged state away, and small ones add up: on a critical ring they moved the slowest
+excitation, which only slowly decays again, by several times the intended step.  So the step is
+tried on the samples, and what log psi misses of the linear prediction is
+
+- too much (``BENDING``): the step is made anew with a raised shift and half the memory.  The raised
+  shift stays and is lowered again step by step (Levenberg and Marquardt's rule, on the state
+  instead of the residual);
+- tolerable: it is taken as a residual and corrected by the same solver, until little is left
+  (``CLOSE``) or nothing is gained.  The state then follows imaginary time on the samples although
+  the parameters act nonlinearly.
+
+Phases count modulo 2 pi: what is missing of a change of Im log psi is taken on the circle, sample
+by sample, before anything is averaged.  And of complex states, each sample may follow either of two
+paths that agree to first order: log psi changes by -learning_rate * eps, or psi by the factor
+1 - learning_rate * eps.  Near a node the parameters move psi, not its logarithm, and no smooth
+path of log psi leads to the other sign: held to the first path alone, states with signs stall
+before every node they have to cross.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from dyson.optimisers.metric import centred
+from dyson.phases import around_the_common_phase
+
+# Departure from the linear prediction, relative to it, beyond which a step is made anew ...
+BENDING = 1.0
+# ... unless it is small in proportion to the learning rate: what every step adds to an excitation
+# decays again at the rate of learning_rate times its energy.
+HARMLESS = 0.1
+# Departure that needs no correction: relative, and what log psi in single precision may show.
+CLOSE, ROUND_OFF = 0.1, 1e-5
+RAISE, LOWER = 4.0, 0.5
+MOST_TRIALS = 16
+
+Solver = Callable[[Array, Array, Array], Array]
+"""delta from eps, the shift and the direction kept."""
+
+
+class Trial(NamedTuple):
+    """A step on its way: the direction it takes, the change of log psi at the samples it is meant
+    to make and what is missing of that, how far it goes and how it was made."""
+
+    step: Array
+    direction: Array
+    target: Array
+    missing: Array
+    distance: Array
+    firmness: Array
+    memory: Array
+    count: Array
+    anew: Array  # the next trial makes the step anew; else it corrects it
+    done: Array
+
+
+class Step(NamedTuple):
+    """What a step is made from.
+
+    x, eps: the centred samples of :mod:`dyson.optimisers.metric`, and the derivatives they come
+    from.   solve: delta.   change: of log psi at the samples, (samples, parts), by a step of the
+    parameters; None if it is not to be checked.   rate, shift, trust_region: as they are now.
+    kept: the direction in memory.
+    """
+
+    x: Float[Array, "rows parameters"]
+    eps: Float[Array, " rows"]
+    derivatives: Float[Array, "samples parts parameters"]
+    solve: Solver
+    change: Callable[[Array], Array] | None
+    rate: Float[Array, ""]
+    shift: Float[Array, ""]
+    trust_region: float
+    kept: Float[Array, " parameters"]
+
+    def taken(self, firmness: Float[Array, ""], momentum: float) -> Trial:
+        """The trial that is taken, from one at ``firmness`` times the shift on."""
+        nothing, zero = jnp.zeros_like(self.eps), jnp.zeros((), jnp.float64)
+        yes = jnp.asarray(True)
+        return jax.lax.while_loop(
+            # a step that is not finite is not tried again: the caller stops there
+            lambda t: ~t.done & (t.count < MOST_TRIALS) & jnp.isfinite(t.distance),
+            self.attempt,
+            Trial(
+                step=jnp.zeros_like(self.kept),
+                direction=self.kept,
+                target=nothing,
+                missing=nothing,
+                distance=zero,
+                firmness=firmness,
+                memory=zero + momentum,
+                count=jnp.zeros((), jnp.int32),
+                anew=yes,
+                done=~yes,
+            ),
+        )
+
+    def attempt(self, trial: Trial) -> Trial:
+        """The step made anew, or corrected by what is missing."""
+        anew = trial.anew
+        delta = self.solve(
+            jnp.where(anew, self.eps, trial.missing),
+            trial.firmness * self.shift,
+            jnp.where(anew, trial.memory, 0) * self.kept,
+        )
+        predicted = -self.rate * (self.x @ delta)
+        distance = jnp.linalg.norm(predicted)
+        factor = jnp.minimum(1, self.trust_region / jnp.maximum(distance, 1e-300))
+        # what is cut from the step is not remembered either
+        step = jnp.where(anew, -factor * self.rate * delta, trial.step + delta)
+        direction = jnp.where(anew, factor * delta, trial.direction)
+        target = jnp.where(anew, factor * predicted, trial.target)
+        distance = jnp.where(anew, factor * distance, trial.distance)
+        missing = self.missed(step, target)
+        bending = jnp.linalg.norm(missing)
+        better = anew | (bending < jnp.linalg.norm(trial.missing))
+        # written so that a log psi that is not finite counts as too much
+        repeat = anew & ~(bending <= BENDING * distance + HARMLESS * self.rate)
+        new = Trial(
+            step,
+            direction,
+            target,
+            missing,
+            distance,
+            jnp.where(repeat, RAISE, 1) * trial.firmness,
+            jnp.where(repeat, 0.5, 1) * trial.memory,
+            trial.count + 1,
+            repeat,
+            bending <= CLOSE * distance + ROUND_OFF,
+        )
+        as_it_was = trial._replace(done=jnp.asarray(True))
+        return jax.tree.map(lambda n, o: jnp.where(better, n, o), new, as_it_was)
+
+    def missed(self, step: Array, target: Array) -> Float[Array, " rows"]:
+        """What the samples, centred, miss of the change of log psi that they were to make."""
+        if self.change is None:
+            return target - self.x @ step
+        samples, parts = self.derivatives.shape[:2]
+        slope = jnp.mean(self.derivatives.astype(jnp.float64), axis=0)
+        change = self.change(step).astype(jnp.float64) - slope @ step
+        aim = samples**0.5 * target.reshape(samples, parts)
+        short = _apart(aim, change)
+        if parts == 2:
+            short = _nearer(short, _apart(_linear_in_psi(aim), change))
+        return centred(short).reshape(-1)
+
+
+def _apart(aim: Float[Array, "samples parts"], change: Float[Array, "samples parts"]) -> Array:
+    """``aim - change`` of log psi, centred; phases on the circle, around the one that all share."""
+    short = aim - change
+    if short.shape[1] == 2:
+        short = short.at[:, 1].set(around_the_common_phase(short[:, 1]))
+    return short - jnp.mean(short, axis=0)
+
+
+def _linear_in_psi(aim: Float[Array, "samples 2"]) -> Float[Array, "samples 2"]:
+    """The change of log psi where psi, instead of its logarithm, changes by ``aim``."""
+    changed = jnp.log(1 + jax.lax.complex(aim[:, 0], aim[:, 1]))
+    return jnp.stack([jnp.real(changed), jnp.imag(changed)], axis=1)
+
+
+def _nearer(first: Float[Array, "samples 2"], second: Float[Array, "samples 2"]) -> Array:
+    """The shorter one of each sample."""
+    lengths = [jnp.sum(short**2, axis=1, keepdims=True) for short in (first, second)]
+    return jnp.where(lengths[1] < lengths[0], second, first)
