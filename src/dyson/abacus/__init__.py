@@ -64,6 +64,6 @@ is compared with in the tests is the forward pass, :class:`dyson.Recompute`.
 """
 
 from dyson.abacus.bound import AbacusUpdates
-from dyson.abacus.choice import Abacus, AbacusPairs, pays, supported
+from dyson.abacus.choice import Abacus, AbacusPairs, supported
 
-__all__ = ["Abacus", "AbacusPairs", "AbacusUpdates", "pays", "supported"]
+__all__ = ["Abacus", "AbacusPairs", "AbacusUpdates", "supported"]

@@ -37,11 +37,6 @@ class AbacusUpdates(BoundUpdates):
     ) -> Inexact[Array, ""]:
         """log psi minus that of the reference, from the change of theta; O(hidden)."""
 
-    @abc.abstractmethod
-    def pays(self) -> bool:
-        """Whether the moves of a reference cost less than as many forward passes
-        (:mod:`dyson.abacus.costs`)."""
-
     def propose(self, cache: Any, sites: Int[Array, " flips"]) -> Proposal:
         return Proposal(sites, self.log_ratio(cache, self.change(cache, sites)))
 
@@ -122,9 +117,6 @@ class ProjectedUpdates(AbacusUpdates):
 
     def bytes_per_sample(self) -> int:
         return self.projection.n_images * self.updates.bytes_per_sample()
-
-    def pays(self) -> bool:
-        return self.updates.pays()
 
 
 def changes_one_by_one(updates: NetworkUpdates, cache: Any) -> Inexact[Array, "n_sites hidden"]:

@@ -5,12 +5,14 @@ from typing import Any, ClassVar, final
 import equinox as eqx
 
 from dyson.abacus.bound import AbacusUpdates, NetworkUpdates, ProjectedUpdates
+from dyson.abacus.costs import links_pay, pairs_pay, windows_pay
 from dyson.abacus.forward import ForwardUpdates
+from dyson.abacus.links.reference import link_bandwidth
 from dyson.abacus.links.updates import LinkUpdates
 from dyson.abacus.pairs import PairUpdates, pair_partition
 from dyson.abacus.windows import WindowUpdates
 from dyson.networks import DysonNet, Network, Projection, unprojected
-from dyson.scattering import half_window, partition_of
+from dyson.scattering import Partition, half_window, partition_of
 from dyson.updates import LocalUpdates
 
 
@@ -42,10 +44,27 @@ class Abacus(LocalUpdates):
 
     def bind(self, model: Network) -> AbacusUpdates:
         network = _dysonnet("Abacus", model)
-        # the tokens that hold so many neighbouring sites wherever the first of these lies, as it
-        # does somewhere else in every translated image
-        span = 1 + -(-(self.span - 1) // network.token_size)
-        return _projected(model, _within(network, span))
+        span = self._tokens(network)
+        if network.depth <= 2:
+            return _projected(model, LinkUpdates(network, span))
+        parts = _partition(network, span)
+        updates = ForwardUpdates(network, span) if parts is None else WindowUpdates(network, parts)
+        return _projected(model, updates)
+
+    def pays(self, model: Network) -> bool:
+        """Whether the flips of all sites cost less than as many forward passes
+        (:mod:`dyson.abacus.costs`); nothing is computed."""
+        network = _dysonnet("Abacus", model)
+        span = self._tokens(network)
+        if network.depth <= 2:
+            return links_pay(network, link_bandwidth(network, span))
+        parts = _partition(network, span)
+        return parts is not None and windows_pay(network, parts)
+
+    def _tokens(self, network: DysonNet) -> int:
+        """Those that hold so many neighbouring sites wherever the first of these lies, as it does
+        somewhere else in every translated image."""
+        return 1 + -(-(self.span - 1) // network.token_size)
 
 
 @final
@@ -61,10 +80,15 @@ class AbacusPairs(LocalUpdates):
 
     def bind(self, model: Network) -> AbacusUpdates:
         network = _dysonnet("AbacusPairs", model)
-        half = half_window(network)
-        parts = pair_partition(network.n_tokens, half, periodic=network.periodic)
+        parts = _partition_for_pairs(network)
         updates = ForwardUpdates(network, None) if parts is None else PairUpdates(network, parts)
         return _projected(model, updates)
+
+    def pays(self, model: Network) -> bool:
+        """Whether a move costs less than a forward pass; nothing is computed."""
+        network = _dysonnet("AbacusPairs", model)
+        parts = _partition_for_pairs(network)
+        return parts is not None and pairs_pay(network, parts)
 
 
 def supported(model: Any) -> bool:
@@ -72,19 +96,15 @@ def supported(model: Any) -> bool:
     return isinstance(unprojected(model), DysonNet)
 
 
-def pays(updates: Abacus | AbacusPairs, model: Network) -> bool:
-    """Whether the moves of a reference cost less than as many forward passes
-    (:mod:`dyson.abacus.costs`); nothing is computed."""
-    return eqx.filter_eval_shape(updates.bind, model).pays()
-
-
-def _within(network: DysonNet, span: int) -> NetworkUpdates:
+def _partition(network: DysonNet, span: int) -> Partition | None:
     """For moves of ``span`` neighbouring tokens."""
-    if network.depth <= 2:
-        return LinkUpdates(network, span)
     half = half_window(network)
-    parts = partition_of(network.n_tokens, half, span, periodic=network.periodic)
-    return ForwardUpdates(network, span) if parts is None else WindowUpdates(network, parts)
+    return partition_of(network.n_tokens, half, span, periodic=network.periodic)
+
+
+def _partition_for_pairs(network: DysonNet) -> Partition | None:
+    half = half_window(network)
+    return pair_partition(network.n_tokens, half, periodic=network.periodic)
 
 
 def _projected(model: Network, updates: NetworkUpdates) -> AbacusUpdates:

@@ -6,8 +6,11 @@ two: with 16 features and one mode links pay from less than 50 sites on; windows
 with complex and 75 with real modes; pairs at any distance, depth 2, beyond 250 sites.
 """
 
-from dyson.abacus.links.tensors import chunk_length, link_inputs
-from dyson.networks import DysonNet
+import equinox as eqx
+import jax
+
+from dyson.abacus.links.tensors import chunk_length
+from dyson.networks import Block, DysonNet
 from dyson.scattering import Partition
 
 # Multiply-adds in the time that a loop takes over a layer and slot, whatever is computed there.
@@ -18,7 +21,7 @@ def links_pay(model: DysonNet, bandwidth: int) -> bool:
     """For single flips; without a second block there are no links to be made."""
     if model.depth == 1:
         return True
-    inputs = link_inputs(model.blocks, bandwidth, chunk_length(model.n_tokens, bandwidth))
+    inputs, _ = _link_inputs(model, bandwidth)
     return (2 * bandwidth + 1) * model.features**2 * inputs < 4 * forward_pass(model)
 
 
@@ -48,8 +51,7 @@ def link_numbers(model: DysonNet, bandwidth: int) -> int:
     """Per token: a reference with links, what they are made of, and all single flips."""
     numbers = activations(model)
     if model.depth == 2:
-        chunk = chunk_length(model.n_tokens, bandwidth)
-        inputs = link_inputs(model.blocks, bandwidth, chunk)
+        inputs, chunk = _link_inputs(model, bandwidth)
         numbers += model.features**2 * (4 * (2 * bandwidth + 1) + 2 * inputs // chunk)
     return numbers
 
@@ -69,6 +71,20 @@ def activations(model: DysonNet) -> int:
 
 def waves_of(model: DysonNet) -> tuple[int, int, int]:
     """Real waves of a layer in one direction; couples and triples of layers."""
-    weights = model.blocks[0].mixer.exponentials().weights
-    waves, depth = weights.size * (2 if weights.dtype.kind == "c" else 1), model.depth
+    weights, depth = _weights(model.blocks[0]), model.depth
+    waves = weights.size * (2 if weights.dtype.kind == "c" else 1)
     return waves, depth * (depth - 1) // 2, depth * (depth - 1) * (depth - 2) // 6
+
+
+def _link_inputs(model: DysonNet, bandwidth: int) -> tuple[int, int]:
+    """Numbers that arrive at a chunk of a ring, its window and the waves from either side; and the
+    tokens of a chunk."""
+    first, second = (_weights(block) for block in model.blocks)
+    pairs = first.shape[1] * second.shape[1] * (4 if first.dtype.kind == "c" else 1)
+    chunk = chunk_length(model.n_tokens, bandwidth)
+    return chunk + 2 * bandwidth + 4 * pairs, chunk
+
+
+def _weights(block: Block) -> jax.ShapeDtypeStruct:
+    """Of the exponentials, (features, modes); nothing is computed."""
+    return eqx.filter_eval_shape(lambda mixer: mixer.exponentials().weights, block.mixer)

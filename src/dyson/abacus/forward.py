@@ -44,6 +44,3 @@ class ForwardUpdates(NetworkUpdates):
 
     def numbers_per_token(self) -> int:
         return self.network.n_sites * activations(self.network)
-
-    def pays(self) -> bool:
-        return False

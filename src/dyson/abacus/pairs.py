@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Inexact, Int, Int8
 from dyson import scattering as env
 from dyson.abacus import surroundings
 from dyson.abacus.bound import NetworkUpdates, changes_one_by_one, check_pair
-from dyson.abacus.costs import activations, pairs_pay, segment
+from dyson.abacus.costs import activations, segment
 from dyson.abacus.surroundings import OfWindows, Sides, Windows
 from dyson.networks import DysonNet
 
@@ -153,9 +153,6 @@ class PairUpdates(NetworkUpdates):
         parts = self.tables.around.parts
         levels = 4 + parts.count.bit_length()
         return levels * segment(self.network) // parts.core + activations(self.network)
-
-    def pays(self) -> bool:
-        return pairs_pay(self.network, self.tables.around.parts)
 
 
 def _pair_change(

@@ -15,7 +15,7 @@ from jaxtyping import Array, Inexact, Int, Int8
 
 from dyson import scattering as env
 from dyson.abacus.bound import NetworkUpdates, changes_of_all_tokens, place
-from dyson.abacus.costs import activations, segment, windows_pay
+from dyson.abacus.costs import activations, segment
 from dyson.abacus.surroundings import Surroundings, Tables, at, surroundings_of, tables_of
 from dyson.networks import DysonNet
 
@@ -52,9 +52,6 @@ class WindowUpdates(NetworkUpdates):
     def numbers_per_token(self) -> int:
         # about eight segments per window, in the making or kept
         return 8 * segment(self.network) // self.tables.parts.core + activations(self.network)
-
-    def pays(self) -> bool:
-        return windows_pay(self.network, self.tables.parts)
 
 
 def _every_flip(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, Int8
 
-from dyson.abacus import Abacus, AbacusPairs, pays, supported
+from dyson.abacus import Abacus, AbacusPairs, supported
 from dyson.batching import in_chunks
 from dyson.hamiltonians import Hamiltonian
 from dyson.networks import Network
@@ -28,7 +28,7 @@ def fastest_updates(model: Network, reach: int = 0, flips: int = 1) -> LocalUpda
     if not supported(model) or not (near or flips <= 2):
         return Recompute()
     updates = Abacus(span=1 + reach) if near else AbacusPairs()
-    return updates if pays(updates, model) else Recompute()
+    return updates if updates.pays(model) else Recompute()
 
 
 def samples_per_chunk(updates: BoundUpdates) -> int:

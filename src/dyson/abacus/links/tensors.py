@@ -143,13 +143,6 @@ def link_tables(first: Lags, second: Lags, chain: Chain, bandwidth: int) -> Link
     return LinkTables(tuple(response), _hops(waves, n), chain, bandwidth)
 
 
-def link_inputs(blocks: tuple[Block, ...], bandwidth: int, chunk: int) -> int:
-    """Numbers that arrive at a chunk of a ring: its window and the waves from either side."""
-    weights = [block.mixer.exponentials().weights for block in blocks]
-    pairs = weights[0].shape[1] * weights[1].shape[1]
-    return chunk + 2 * bandwidth + 4 * pairs * (4 if jnp.iscomplexobj(weights[0]) else 1)
-
-
 def neighbour_links(tables: LinkTables, first: Block, second: Block, gates: Stream) -> Band:
     """The band of ``G2 W~2 D0 W_out G1`` between two successive blocks, D0 = ``gates``.
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Int, Int8
 
 from dyson.abacus.bound import NetworkUpdates, changes_of_all_tokens, place
-from dyson.abacus.costs import link_numbers, links_pay
+from dyson.abacus.costs import link_numbers
 from dyson.abacus.links.offsets import EveryToken, OneMove
 from dyson.abacus.links.recurrence import scatter
 from dyson.abacus.links.reference import (
@@ -69,9 +69,6 @@ class LinkUpdates(NetworkUpdates):
 
     def numbers_per_token(self) -> int:
         return link_numbers(self.network, link_bandwidth(self.network, self.span))
-
-    def pays(self) -> bool:
-        return links_pay(self.network, link_bandwidth(self.network, self.span))
 
 
 def _embedding_change(model: DysonNet, before: Array, after: Array) -> tuple[Array, Array]:
