@@ -131,12 +131,13 @@ def test_local_energies_of_long_range_exchanges():
 
 def test_misuse_is_named():
     model = random_network(40)
-    bound = eqx.filter_eval_shape(EVERYWHERE.bind, model)
-    shapes = lambda spins: bound.propose(
-        bound.init(spins), jnp.array([1, 2, 3], jnp.int32)
-    )
+
+    def propose(model, spins):
+        bound = EVERYWHERE.bind(model)
+        return bound.propose(bound.init(spins), jnp.array([1, 2, 3], jnp.int32))
+
     with pytest.raises(ValueError, match=r"one or two flips at any distance, got .* 3 sites"):
-        eqx.filter_eval_shape(shapes, jnp.ones(40, jnp.int8))
+        eqx.filter_eval_shape(propose, model, jnp.ones(40, jnp.int8))
 
 
 @pytest.mark.parametrize("depth, updates", [(2, Abacus()), (3, Abacus()), (2, EVERYWHERE)])
