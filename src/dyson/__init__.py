@@ -1,7 +1,25 @@
 """Neural quantum states for spin chains with exact local updates at constant cost.
 
 The names a user needs are re-exported here by hand; importing computes nothing, prints nothing
-and leaves the configuration of jax alone.
+and leaves the configuration of jax alone.  A module imports only from what stands below it:
+
+  ============  ================================================================================
+  app           what a person runs: the command line, run directories, pictures, benchmarks
+  vmc           samples, local energies, statistics, the step of training
+  analysis      what a trained state says
+  samplers      Markov chains: Metropolis, exact sweeps, the screened typewriter
+  abacus        ABACUS, exact local updates at constant cost: Theorem 1 of arXiv:2603.11189
+  updates       what every way to compute amplitude ratios provides
+  scattering    waves that cross a cut of the chain, the language of abacus and of exact sweeps
+  optimisers    natural gradient that checks its steps, as optax transformations
+  exact         energies by diagonalisation and free fermions, to compare with
+  networks      DysonNet and its projections;   baselines: networks of other papers
+  mixers        the kernels of DysonNet: sums of exponentials (:mod:`hodlr`)
+  hamiltonians  spin chains, written as rows
+  checkpoint    files that survive a kill; spins, phases, batching, devices and processes beside it
+  ============  ================================================================================
+
+Start reading with :mod:`dyson.abacus`, which tells the idea and the words.
 """
 
 from dyson import checkpoint, exact

@@ -1,15 +1,17 @@
 """ABACUS: exact local updates of a DysonNet at a cost independent of the size of the chain.
 
-**The idea.**  Once a configuration is fixed, the linear stream h of a DysonNet is affine in its
-sources: block l adds ``D W_out G u`` with ``u = W~ h + c``, where the mixer G is the same for all
-configurations and gates D and sources c of a token depend on the few tokens around it.  So a
-configuration is a *medium*, and a local move changes D and c inside a short *window*: an impurity.
-What it does to log psi can be told from the window alone, if the medium has been asked before how
-it carries a signal from one token of the window to another and on to the readout.
+**The idea.**  A DysonNet has two streams of features per token.  phi is local and nonlinear: it
+sees a few neighbours and makes the gates D and the sources c of every block.  h is linear: block l
+adds ``D W_out G u`` to it, with ``u = W~ h + c``, where the dense layers W_out and W~ and the mixer
+G, which couples all tokens, are the same for all configurations.  In the end
+``theta = W_head sum_t h_t + b`` and ``log psi = sum log cosh theta``.  So a configuration, the
+*reference*, is a *medium* of gates, and a local *move* (a few flips) changes D and c inside a short
+*window*: an impurity.  What it does to log psi can be told from the window alone, if the medium has
+been asked before how it carries a signal from one token of the window to another and on to theta.
 
 **The recurrence** (Theorem 1 of arXiv:2603.11189).  The change of h is split into S, on the window,
-and what the window radiates.  With the sources ``v^(l) = dc^(l) + W~^(l) S^(l-1)`` and S^(0) the
-change of the embedding,
+and what the window radiates, sends out to all tokens.  With S^(0) the change of the embedding and
+the sources ``v^(l) = dc^(l) + W~^(l) S^(l-1)``,
 
     dy^(l) = G^(l) v^(l) + sum_{m<l} Lambda^(l,m) v^(m)          on the window
     S^(l)  = S^(l-1) + dD^(l) * W_out (y^(l) + dy^(l))           y, before: of the reference
@@ -30,7 +32,12 @@ the chain needs to know of the other.
 
 **Words.**
   site, token: a spin; ``token_size`` spins that are embedded together.
-  medium: gates and mixers of the configuration in front of which a change is seen.
+  pattern: the spins of a token as a number.
+  block: a layer of the network, counted from 1 (in a sweep: tokens that are visited together).
+  reference: the configuration in front of which moves are seen, and what is kept of it.
+  medium: what carries signals: mixers and dense layers, always the same (the class ``Medium``), and
+    the gates of the reference.
+  mode: one exponential of a mixer.
   wave: what one mode of a mixer carries through a cut, in one direction.
   cut: the place between two tokens.
   segment: consecutive tokens as an affine map from the waves that enter at their two ends to those
@@ -50,14 +57,18 @@ they are then join the segment of what was visited, so that no reference grows o
 
   ============  ================================================================================
   choice        :class:`Abacus`, :class:`AbacusPairs`, and which way serves a network
-  bound         the protocol (init, propose, single_flips) in terms of theta, and projections
-  costs         who pays when, in multiply-adds
+  bound         what all ways share: from changes of theta to ratios; projections around them
+  costs         who pays when, in multiply-adds: ``Abacus.pays``, asked by local energies
+                (``fastest_updates``); sweeps ask ``dyson.samplers.passes.environments_pay``
   links         a folder: the recurrence above with links, for one and two blocks
   windows       the recurrence with waves: windows between exteriors, every depth
   pairs         two windows anywhere, and the segments between them
-  surroundings  the references of both: windows, and the exteriors of all of them
-  forward       chains that windows would cover
+  surroundings  the references of windows and pairs: the windows of a chain and their exteriors
+  forward       short chains, which a window would cover: forward passes
   ============  ================================================================================
+
+To read the recurrence as code, open ``links/recurrence.py`` (one and two blocks) or, at every
+depth, ``changed`` in :mod:`dyson.scattering.window`.
 
 Waves, media, segments and windows themselves are in :mod:`dyson.scattering`.  What all of this
 is compared with in the tests is the forward pass, :class:`dyson.Recompute`.

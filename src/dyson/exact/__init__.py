@@ -1,4 +1,8 @@
-"""Exact reference energies, computed with numpy and scipy independently of the networks."""
+"""Exact reference energies, computed with numpy and scipy independently of the networks.
+
+``known`` asks what is cheapest: ``free_fermions`` for critical and gapped Ising chains, else
+``diagonalise``.
+"""
 
 from dyson.exact.diagonalise import MAX_SITES, GroundState, ground_state
 from dyson.exact.free_fermions import free_fermion_energy

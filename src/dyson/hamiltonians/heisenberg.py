@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Int8
 
+from dyson.hamiltonians.base import Exchanges
 from dyson.hamiltonians.couplings import check_finite, checked_size
-from dyson.hamiltonians.terms import Exchanges
 
 
 @final

@@ -7,8 +7,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Int8
 
+from dyson.hamiltonians.base import Hamiltonian
 from dyson.hamiltonians.couplings import check_finite, checked_size, power_law_couplings
-from dyson.hamiltonians.terms import Hamiltonian
 from hodlr import circulant_matvec, toeplitz_matvec
 
 

@@ -1,4 +1,8 @@
-"""Token mixers: the linear, translation-invariant part of a block, one kernel per channel."""
+"""Token mixers: the linear, translation-invariant part of a block, one kernel per channel.
+
+``base.Mixer`` is the interface, with a whole example in its docstring; a class of one's own goes
+into ``DysonNet(mixer=...)`` as it is.  The other files are mixers.
+"""
 
 from dyson.mixers.base import Mixer
 from dyson.mixers.diagonal import S4D, RealPoles

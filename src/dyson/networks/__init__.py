@@ -1,4 +1,9 @@
-"""Variational states: log psi of one configuration; batch with ``jax.vmap``."""
+"""Variational states: log psi of one configuration; batch with ``jax.vmap``.
+
+``base.Network`` is the interface.  ``dysonnet`` puts together token embeddings, ``blocks`` (two
+streams: phi, local and nonlinear, and h, linear once the configuration is fixed) and the ``head``;
+``projection`` averages over symmetries.
+"""
 
 from dyson.networks.base import Network
 from dyson.networks.blocks import Block

@@ -1,4 +1,8 @@
-"""Optimisers: optax transformations that also see the samples."""
+"""Optimisers: optax transformations that also see the samples.
+
+``natural_gradient`` (sr, minsr, spring), the ``checked_step`` it takes, the ``metric`` of the
+samples, and ``schedules``.  Any other optax transformation serves as well.
+"""
 
 from dyson.optimisers.metric import energy_gradient
 from dyson.optimisers.natural_gradient import NaturalGradientState, minsr, spring, sr

@@ -1,4 +1,4 @@
-"""Environments: parts of a DysonNet chain as affine scatterers, exact after any number of moves.
+"""Parts of a DysonNet chain as affine scatterers: what surrounds a window, exact after any moves.
 
 The words (medium, wave, cut, segment, window, exterior) and the picture are in
 :mod:`dyson.abacus`.  Here:

@@ -1,4 +1,4 @@
-"""The constant part of every block, as the waves that cross a cut of the chain see it.
+"""The part of the medium that no configuration changes, as waves that cross a cut see it.
 
 In each mode of a mixer one wave runs to the right and one to the left.  ``f``, arriving at token k,
 gathers the sources u before it, ``g`` those behind it, and the mixer reads

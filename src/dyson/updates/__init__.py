@@ -1,4 +1,9 @@
-"""Local updates: psi(sigma') / psi(sigma) for configurations that differ on a few sites."""
+"""Local updates: psi(sigma') / psi(sigma) for configurations that differ on a few sites.
+
+``protocol`` says what every way provides: :class:`LocalUpdates` is bound to a network once, and
+:class:`BoundUpdates` answers moves of a reference configuration.  ``recompute`` is the plain one by
+forward passes; the fast one is :mod:`dyson.abacus`.
+"""
 
 from dyson.updates.protocol import BoundUpdates, LocalUpdates, Proposal
 from dyson.updates.recompute import Recompute

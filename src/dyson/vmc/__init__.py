@@ -1,4 +1,13 @@
-"""Variational Monte Carlo: samples, local energies, statistics, and the step of training."""
+"""Variational Monte Carlo: samples, local energies, statistics, and the step of training.
+
+============  ================================================================================
+vmc           :class:`VMC`: ``init`` and ``step``
+measurement   samples of all chains with their local energies
+local_energy  E_loc of a batch; ``fastest_updates`` asks the cost model which updates pay
+jacobian      derivatives of log psi at the samples
+statistics    means with error bars, autocorrelation, R-hat, V-score
+============  ================================================================================
+"""
 
 from dyson.vmc import statistics
 from dyson.vmc.jacobian import log_derivatives

@@ -1,7 +1,7 @@
 """The recurrence of Theorem 1: a local change as an impurity in the medium of the reference.
 
 The change of the linear stream is split into a part S on the window and a radiated part.  With
-the sources v^(l) = dc^(l) + W~^(l) S^(l-1) (Eqs. recur_step and recur_out of arXiv:2603.11189)
+the sources v^(l) = dc^(l) + W~^(l) S^(l-1) (Theorem 1 of arXiv:2603.11189)
 
     dy^(l) = G^(l) v^(l) + Lambda v^(1) if l = 2                           on the window
     S^(l)  = S^(l-1) + dD^(l) * W_out (y0^(l) + dy^(l))
