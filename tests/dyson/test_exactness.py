@@ -1,11 +1,14 @@
 """Theorem 1 over depth, mixer, boundary, tokens, kernel, head, moves and projection.
 
-The product of all these is hours of compilation.  Here is a set in which every pair of values of
-any two of them occurs together.  `--whole-product` runs all combinations without projections; with
-a directory in JAX_COMPILATION_CACHE_DIR mixers of equally many poles share what they compile.
+The product of all these is hours of compilation.  By default, up to depth four, every pair of
+values of any two of them occurs together.  `--exhaustive` adds depths five and six and random cases
+of the whole product, as many as `--random-cases` says; with a directory in
+JAX_COMPILATION_CACHE_DIR mixers of equally many poles share what they compile.
 """
 
 import itertools
+import os
+import random
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +16,13 @@ import numpy as np
 import pytest
 from allpairspy import AllPairs
 
-from compiling import quick_jit
+from compiling import quick_jit, release_programs
 from dyson import Abacus, SpinFlip, Translations
 from dyson.spins import flip, random_spins
 from random_networks import distance_on_the_circle, random_network
 
 NETWORKS = {
-    "depth": [1, 2, 3, 4, 5, 6],
+    "depth": [1, 2, 3, 4],
     "periodic": [True, False],
     "token_size": [1, 2, 4],
     "kernel_size": [1, 3, 5],
@@ -37,11 +40,27 @@ def possible(case):
     return case.get("projection") is not Translations or case["periodic"]
 
 
+DEEP = NETWORKS | {"depth": [1, 2, 3, 4, 5, 6]}
+
+
+def cases_of(config):
+    """The options of a network, a span and a projection."""
+
+    def pairwise(networks):
+        factors = [*networks.values(), SPANS, PROJECTIONS]
+        return [tuple(case) for case in AllPairs(factors, filter_func=possible)]
+
+    if not config.getoption("exhaustive"):
+        return pairwise(NETWORKS)
+    product = itertools.product(*DEEP.values(), SPANS, PROJECTIONS)
+    product = [case for case in product if possible(case)]
+    count = min(config.getoption("random_cases"), len(product))
+    chosen = random.Random(os.environ["DYSON_CASES_SEED"]).sample(product, count)
+    return list(dict.fromkeys([*pairwise(NETWORKS), *pairwise(DEEP), *chosen]))
+
+
 def pytest_generate_tests(metafunc):
-    if metafunc.config.getoption("whole_product"):
-        cases = itertools.product(*NETWORKS.values(), SPANS, [None])
-    else:
-        cases = AllPairs([*NETWORKS.values(), SPANS, PROJECTIONS], filter_func=possible)
+    cases = cases_of(metafunc.config)
     name = lambda x: x.__name__ if isinstance(x, type) else str(x)  # noqa: E731
     metafunc.parametrize(
         "network, span, projection",
@@ -51,11 +70,10 @@ def pytest_generate_tests(metafunc):
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def network(request):
-    """Options of a network; a process can keep some hundred programs (see conftest.py)."""
     yield dict(zip(NETWORKS, request.param, strict=True))
-    jax.clear_caches()
+    release_programs()
 
 
 def moves_of(span, n_sites, periodic, rng):
@@ -99,7 +117,7 @@ def by_whole_networks(model, spins, moves):
     return jax.vmap(lambda move: model(flip(spins, move)))(moves) - model(spins)
 
 
-def test_ratios_are_exact(network, span, projection, request):
+def test_ratios_are_exact(network, span, projection):
     same = [network[name] for name in NETWORKS if name != "mixer"]
     rng = np.random.default_rng(list(map(int, same)))
     # longer than two windows wherever that stays small enough to compile
@@ -121,7 +139,5 @@ def test_ratios_are_exact(network, span, projection, request):
     whole = by_whole_networks(model, spins, moves)
     assert float(jnp.max(jnp.abs(whole))) > 1e-4  # the moves do something
     assert distance_on_the_circle(local, whole).max() < 1e-9
-    # with windows for pairs this is the program of single moves again, and the dearest to compile
-    if span is not None or not request.config.getoption("whole_product"):
-        flips = ratios_of_single_flips(updates, model, cache)[single]
-        assert distance_on_the_circle(flips, whole[-len(single) :]).max() < 1e-9
+    flips = ratios_of_single_flips(updates, model, cache)[single]
+    assert distance_on_the_circle(flips, whole[-len(single) :]).max() < 1e-9
