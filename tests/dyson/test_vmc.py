@@ -33,7 +33,6 @@ from dyson.vmc.statistics import DiagnosticWarning, moved
 from dyson.vmc.vmc import _energy, _improved
 from random_networks import random_network
 
-
 # One object, so that steps of the same shapes are one program.
 MINSR = minsr()
 
