@@ -1,24 +1,72 @@
-"""Settings shared by every test.
+"""Settings shared by every test, and the two lanes: by default what fits into ten minutes, with
+``--exhaustive`` everything.
 
 Double precision and strict promotion are switched on here, before any array exists: a test that
 wants single precision asks for it by dtype. Warnings are errors (see pyproject.toml).
 """
 
+import gc
 import os
+import random
 
 import jax
 import pytest
+
+from compiling import release_programs
 
 # Commands that a test starts leave the folders of the user alone.
 os.environ["DYSON_CACHE"] = "off"
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+# Tracing makes objects by the million, nearly all of which stay: looking for those that do not
+# after every few hundred takes a fifth of its time.
+gc.set_threshold(100_000, 20, 100)
+
+# Nearly all time goes into compiling programs that run for milliseconds: let that be in one pass
+# and one piece, which takes a third of the time.  Processes that a test starts inherit it.
+QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--whole-product", action="store_true", help="All combinations of test_exactness: hours."
+    group = parser.getgroup("dyson")
+    group.addoption(
+        "--exhaustive", action="store_true", help="Everything, and compiled as users do: an hour."
     )
+    group.addoption(
+        "--random-cases", type=int, default=200, metavar="N",
+        help="With --exhaustive: how many cases of the whole product of test_exactness.",
+    )  # fmt: skip
+    group.addoption(
+        "--cases-seed", type=int, metavar="SEED", help="Which random cases; runs print theirs."
+    )
+
+
+def pytest_configure(config):
+    """Options that have to be the same in all processes of a run go to them by the environment."""
+    if not hasattr(config, "workerinput"):
+        if not config.getoption("exhaustive"):
+            os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
+        seed = config.getoption("cases_seed")
+        os.environ["DYSON_CASES_SEED"] = str(random.randrange(10**6) if seed is None else seed)
+
+
+def pytest_report_header(config):
+    if config.getoption("exhaustive"):
+        return f"random cases of exactness: --cases-seed {os.environ['DYSON_CASES_SEED']}"
+    return None
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave to the other lane what is marked for it, and watch the coverage of the first and the
+    last case of every test only: watching takes as long as tracing itself."""
+    if not config.getoption("exhaustive"):
+        late = [item for item in items if item.get_closest_marker("exhaustive")]
+        config.hook.pytest_deselected(items=late)
+        items[:] = [item for item in items if item not in set(late)]
+    tests = [item.nodeid.partition("[")[0] for item in items]
+    for index in range(1, len(items) - 1):
+        if tests[index - 1] == tests[index] == tests[index + 1]:
+            items[index].add_marker("no_cover")
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +84,5 @@ def _quick_compilation(request):
 
 @pytest.fixture(scope="module", autouse=True)
 def _release_compiled_programs():
-    """Every compiled program keeps pages of memory mapped, and Linux allows a process 65 530
-    mappings: beyond that the compiler crashes.  A module's programs go when it is done."""
     yield
-    jax.clear_caches()
+    release_programs()

@@ -17,6 +17,7 @@ from dyson import J1J2, Ising, Metropolis, SpinFlip, Sweep, Typewriter
 from dyson.samplers import Flips
 from dyson.samplers.base import FLATNESS, acceptance
 from dyson.spins import enumerate_spins, spins_in_sector, spins_to_index
+from lanes import later
 from random_networks import random_network
 
 N, CHAINS, SAMPLES = 6, 2000, 24
@@ -46,8 +47,14 @@ SAMPLERS = {
 SPREADS = {"flat": 0.0, "nearly flat": 0.06, "peaked": 2.5}
 
 
-@pytest.mark.parametrize("periodic", [True, False])
-@pytest.mark.parametrize("kind", SAMPLERS)
+RINGS = ("metropolis", "exchanges", "sweep by forward passes", "typewriter")
+
+
+@pytest.mark.parametrize(
+    "kind, periodic",
+    [(kind, kind in RINGS) for kind in SAMPLERS]
+    + [later(kind, kind not in RINGS) for kind in SAMPLERS],
+)
 def test_all_configurations_are_visited_as_often_as_they_should(kind, periodic):
     sampler = SAMPLERS[kind](periodic)
     options = {"depth": 1, "kernel_size": 1, "mixer": "real", "modes": 1, "periodic": periodic}
@@ -110,8 +117,20 @@ def test_acceptances_obey_detailed_balance(dtype):
     assert np.isnan(float(acceptance(jnp.asarray(jnp.nan, dtype))))
 
 
-@pytest.mark.parametrize("n_sites", [1, 2, 3])
-@pytest.mark.parametrize("make", [Metropolis, Sweep, Typewriter])
+@pytest.mark.parametrize(
+    "make, n_sites",
+    [
+        (Metropolis, 2),
+        (Sweep, 2),
+        (Typewriter, 2),
+        (Sweep, 1),
+        (Typewriter, 3),
+        later(Metropolis, 1),
+        later(Typewriter, 1),
+        later(Metropolis, 3),
+        later(Sweep, 3),
+    ],
+)
 def test_the_shortest_chains_are_not_trapped_either(make, n_sites):
     """Moves of two sites are single flips, in even numbers."""
     sampler = make(Ising(n_sites, longitudinal=0.1), 64)

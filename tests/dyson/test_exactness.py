@@ -1,25 +1,27 @@
 """Theorem 1 over depth, mixer, boundary, tokens, kernel, head, moves and projection.
 
-The product of all these is hours of compilation.  Here is a set in which every pair of values of
-any two of them occurs together.  `--whole-product` runs all combinations without projections; with
-a directory in JAX_COMPILATION_CACHE_DIR mixers of equally many poles share what they compile.
+The product of all these is hours of compilation.  By default, up to depth four, every pair of
+values of any two of them occurs together.  `--exhaustive` adds depths five and six and random cases
+of the whole product, as many as `--random-cases` says; with a directory in
+JAX_COMPILATION_CACHE_DIR mixers of equally many poles share what they compile.
 """
 
 import itertools
+import os
+import random
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from allpairspy import AllPairs
 
-from compiling import quick_jit
+from compiling import quick_jit, release_programs
 from dyson import Abacus, AbacusPairs, SpinFlip, Translations
 from dyson.spins import flip, random_spins
 from random_networks import distance_on_the_circle, random_network
 
 NETWORKS = {
-    "depth": [1, 2, 3, 4, 5, 6],
+    "depth": [1, 2, 3, 4],
     "periodic": [True, False],
     "token_size": [1, 2, 4],
     "kernel_size": [1, 3, 5],
@@ -31,17 +33,78 @@ SPANS = [1, 3, None]
 PROJECTIONS = [None, SpinFlip, Translations]
 
 
+DEEP = NETWORKS | {"depth": [1, 2, 3, 4, 5, 6]}
+# Of the random numbers in `pairwise`: with these it finds 16 cases, and as many are needed for four
+# depths and four mixers.
+SEED = 1061
+
+
 def possible(case):
     """Translations by parts of a token are a symmetry of a ring."""
-    case = dict(zip([*NETWORKS, "span", "projection"], case, strict=False))
-    return case.get("projection") is not Translations or case["periodic"]
+    return case.get("projection") is not Translations or case.get("periodic") is not False
+
+
+def pairs_of(case):
+    """All pairs of two factors with their values."""
+    return set(itertools.combinations(case.items(), 2))
+
+
+def pairwise(factors):
+    """Cases in which every pair of values of any two factors occurs together: each begins with a
+    pair that is missing, and is changed value by value while that adds others."""
+    rng = random.Random(SEED)
+    missing = [
+        ((a, x), (b, y))
+        for a, b in itertools.combinations(factors, 2)
+        for x, y in itertools.product(factors[a], factors[b])
+        if possible({a: x, b: y})
+    ]
+    cases = []
+    while missing:
+        start, case = dict(rng.choice(missing)), {}
+        while not case or not possible(case):
+            case = {name: start.get(name, rng.choice(values)) for name, values in factors.items()}
+        gain = lambda case: len(pairs_of(case).intersection(missing))  # noqa: B023, E731
+        before = None
+        while case != before:
+            before = case
+            for name, value in ((n, v) for n, values in factors.items() for v in values):
+                other = case | {name: value}
+                if possible(other) and gain(other) > gain(case):
+                    case = other
+        cases.append(tuple(case.values()))
+        missing = [pair for pair in missing if pair not in pairs_of(case)]
+    return cases
+
+
+def cases_of(config):
+    """The options of a network, a span and a projection."""
+    moves = {"span": SPANS, "projection": PROJECTIONS}
+    default = pairwise(NETWORKS | moves)
+    if not config.getoption("exhaustive"):
+        return default
+    factors = DEEP | moves
+    product = itertools.product(*factors.values())
+    product = [case for case in product if possible(dict(zip(factors, case, strict=True)))]
+    count = min(config.getoption("random_cases"), len(product))
+    chosen = random.Random(os.environ["DYSON_CASES_SEED"]).sample(product, count)
+    return list(dict.fromkeys([*default, *pairwise(factors), *chosen]))
+
+
+def test_every_pair_of_values_occurs():
+    factors = NETWORKS | {"span": SPANS, "projection": PROJECTIONS}
+    cases = [dict(zip(factors, case, strict=True)) for case in pairwise(factors)]
+    assert len(cases) == 16 and all(map(possible, cases))
+    for a, b in itertools.combinations(factors, 2):
+        found = {(case[a], case[b]) for case in cases}
+        wanted = itertools.product(factors[a], factors[b])
+        assert found == {(x, y) for x, y in wanted if possible({a: x, b: y})}
 
 
 def pytest_generate_tests(metafunc):
-    if metafunc.config.getoption("whole_product"):
-        cases = itertools.product(*NETWORKS.values(), SPANS, [None])
-    else:
-        cases = AllPairs([*NETWORKS.values(), SPANS, PROJECTIONS], filter_func=possible)
+    if "network" not in metafunc.fixturenames:
+        return
+    cases = cases_of(metafunc.config)
     name = lambda x: x.__name__ if isinstance(x, type) else str(x)  # noqa: E731
     metafunc.parametrize(
         "network, span, projection",
@@ -51,11 +114,10 @@ def pytest_generate_tests(metafunc):
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def network(request):
-    """Options of a network; a process can keep some hundred programs (see conftest.py)."""
     yield dict(zip(NETWORKS, request.param, strict=True))
-    jax.clear_caches()
+    release_programs()
 
 
 def moves_of(span, n_sites, periodic, rng):
@@ -99,7 +161,7 @@ def by_whole_networks(model, spins, moves):
     return jax.vmap(lambda move: model(flip(spins, move)))(moves) - model(spins)
 
 
-def test_ratios_are_exact(network, span, projection, request):
+def test_ratios_are_exact(network, span, projection):
     same = [network[name] for name in NETWORKS if name != "mixer"]
     rng = np.random.default_rng(list(map(int, same)))
     # longer than two windows wherever that stays small enough to compile
@@ -121,7 +183,5 @@ def test_ratios_are_exact(network, span, projection, request):
     whole = by_whole_networks(model, spins, moves)
     assert float(jnp.max(jnp.abs(whole))) > 1e-4  # the moves do something
     assert distance_on_the_circle(local, whole).max() < 1e-9
-    # with windows for pairs this is the program of single moves again, and the dearest to compile
-    if span is not None or not request.config.getoption("whole_product"):
-        flips = ratios_of_single_flips(bound, cache)[single]
-        assert distance_on_the_circle(flips, whole[-len(single) :]).max() < 1e-9
+    flips = ratios_of_single_flips(bound, cache)[single]
+    assert distance_on_the_circle(flips, whole[-len(single) :]).max() < 1e-9

@@ -14,6 +14,7 @@ from dyson.abacus.forward import Whole
 from dyson.abacus.pairs import Pairs
 from dyson.spins import flip, random_spins
 from dyson.vmc.local_energy import fastest_updates
+from lanes import later
 from operations import operations_of_propose
 from random_networks import distance_on_the_circle, hardly_decaying, random_network
 
@@ -48,13 +49,20 @@ def check(model, tolerance=1e-10, kind=Pairs):
     assert distance_on_the_circle(found, direct).max() < tolerance
 
 
-@pytest.mark.parametrize("periodic", [True, False])
+SHORT_LAST_CORE = 43, {"depth": 1}
+CORES_ALIKE = 40, {"depth": 2, "modes": 1, "mixer": "real"}
+DEEP = 53, {"depth": 3, "features": 2, "modes": 1, "mixer": "real"}
+
+
 @pytest.mark.parametrize(
-    "n_sites, options",
+    "n_sites, options, periodic",
     [
-        (43, {"depth": 1}),  # a short last core
-        (40, {"depth": 2, "modes": 1, "mixer": "real"}),  # all cores alike
-        (53, {"depth": 3, "features": 2, "modes": 1, "mixer": "real"}),
+        (*SHORT_LAST_CORE, True),
+        (*CORES_ALIKE, False),
+        (*DEEP, True),
+        later(*SHORT_LAST_CORE, False),
+        later(*CORES_ALIKE, True),
+        later(*DEEP, False),
     ],
 )
 def test_every_pair_is_exact(n_sites, options, periodic):
@@ -66,7 +74,7 @@ def test_waves_that_hardly_decay():
     check(model, tolerance=1e-9)
 
 
-@pytest.mark.parametrize("n_sites, periodic", [(1, True), (2, False), (7, True)])
+@pytest.mark.parametrize("n_sites, periodic", [(1, True), (2, False), later(7, True)])
 def test_small_chains_take_forward_passes(n_sites, periodic):
     check(random_network(n_sites, periodic=periodic), kind=Whole)
 
@@ -104,9 +112,16 @@ def test_commit_and_single_flips():
     np.testing.assert_allclose(single, expected, atol=1e-11)
 
 
-@pytest.mark.parametrize("periodic", [True, False])
 @pytest.mark.parametrize(
-    "options", [{"depth": 1}, {"depth": 2, "token_size": 2}, {"depth": 3, "mixer": "real"}]
+    "options, periodic",
+    [
+        ({"depth": 1}, False),
+        ({"depth": 2, "token_size": 2}, True),
+        ({"depth": 3, "mixer": "real"}, False),
+        later({"depth": 1}, True),
+        later({"depth": 2, "token_size": 2}, False),
+        later({"depth": 3, "mixer": "real"}, True),
+    ],
 )
 def test_operations_of_propose_do_not_grow(options, periodic):
     cost = lambda n_sites: operations_of_propose(  # noqa: E731
