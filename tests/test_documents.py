@@ -1,0 +1,42 @@
+"""What documents show runs: the Python blocks of README and of the pages, each file from its first
+block to its last in one go."""
+
+import re
+from pathlib import Path
+
+import jax
+import pytest
+
+from compiling import release_programs
+from lanes import later
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    str(page.relative_to(ROOT))
+    for page in (ROOT / "docs").rglob("*.md")
+    if "```python" in page.read_text()
+)
+# Needs other processes: tests/dyson/test_devices.py runs the same program.
+ELSEWHERE = {"docs/devices.md"}
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("page", [*(p for p in PAGES if p not in ELSEWHERE), later("README.md")])
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), flags=re.S | re.M)
+    assert blocks
+    with jax.numpy_dtype_promotion("standard"):  # as readers have it
+        exec(compile("\n".join(blocks), page, "exec"), {"__name__": "page"})
+    release_programs()
+
+
+def test_every_page_is_in_the_navigation():
+    listed = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.M))
+    assert {
+        str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")
+    } == listed
+    for page in listed:
+        text = (ROOT / "docs" / page).read_text()
+        for link in re.findall(r"\]\(([^)#:]+\.md)", text):
+            assert ((ROOT / "docs" / page).parent / link).is_file(), (page, link)
