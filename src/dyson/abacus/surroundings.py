@@ -17,7 +17,6 @@ from jaxtyping import Array, Inexact, Int, Int8
 
 from dyson import scattering as env
 from dyson.networks import DysonNet
-from dyson.networks.blocks import Stream
 
 # Pieces whose segments are made side by side.
 PIECES_AT_ONCE = 8
@@ -65,7 +64,7 @@ class Windows(eqx.Module):
     log_psi: Inexact[Array, ""]
     patterns: Int[Array, "window count"]
     tokens: env.LocalFeatures
-    mixed: tuple[Stream, ...]
+    mixed: tuple[Float[Array, "features tokens windows"], ...]
 
 
 class OfWindows(eqx.Module):

@@ -125,7 +125,7 @@ def _natural_gradient(
         derivatives: Float[Array, "samples parts parameters"],
         energies: Inexact[Array, " samples"],
         response: Callable[[optax.Updates], Float[Array, "samples parts"]] | None = None,
-        **_: Array,
+        **_: object,
     ) -> tuple[optax.Updates, NaturalGradientState]:
         x, eps = centred_samples(derivatives, energies)
         flat, unravel = ravel_pytree(updates)

@@ -33,7 +33,7 @@ class SamplerState(eqx.Module):
 class SamplerInfo(eqx.Module):
     """What a person wants to see of one call."""
 
-    acceptance: Float[Array, " n_chains"]
+    acceptance: Float[Array, " *n_chains"]
 
 
 class Sampler(eqx.Module):

@@ -35,32 +35,32 @@ class TypewriterState(SamplerState):
 class TypewriterInfo(SamplerInfo):
     """Of one call; every array has one entry per chain."""
 
-    throughput: Float[Array, " n_chains"]
+    throughput: Float[Array, " *n_chains"]
     """Accepted flips per refresh of the reference."""
-    refreshes: Int[Array, " n_chains"]
-    frozen: Float[Array, " n_chains"]
+    refreshes: Int[Array, " *n_chains"]
+    frozen: Float[Array, " *n_chains"]
     """Fraction of the proposals at which the chain froze and was refreshed."""
-    mismatch: Float[Array, " n_chains"]
+    mismatch: Float[Array, " *n_chains"]
     """Fraction of the audited proposals that an exact ratio would have decided otherwise."""
-    audited: Int[Array, " n_chains"]
+    audited: Int[Array, " *n_chains"]
     """Proposals compared with the exact decision, drawn at random."""
 
 
 class Pass(eqx.Module):
     """The proposals that one reference is meant to serve, in order, and the one that is audited."""
 
-    sites: Int[Array, " candidates"]
-    uniforms: Float[Array, " candidates"]
+    sites: Int[Array, " *candidates"]
+    uniforms: Float[Array, " *candidates"]
     audited: Int[Array, ""]
 
 
 class Replay(eqx.Module):
     """What became of the proposals of a pass, each array over the candidates."""
 
-    accepted: Bool[Array, " candidates"]
-    decided: Bool[Array, " candidates"]
-    acceptance: Float[Array, " candidates"]
-    flips: Int[Array, " candidates"]
+    accepted: Bool[Array, " *candidates"]
+    decided: Bool[Array, " *candidates"]
+    acceptance: Float[Array, " *candidates"]
+    flips: Int[Array, " *candidates"]
     """Accepted since the refresh, before this proposal."""
 
 

@@ -19,7 +19,7 @@ from dyson.scattering.medium import Medium
 from dyson.scattering.segment import Site
 
 # Per layer one array (features, tokens, chains); (tokens, features, chains) for a whole chain.
-Activations = tuple[Float[Array, "features tokens chains"], ...]
+Activations = tuple[Float[Array, "features tokens *chains"], ...]
 
 
 class LocalFeatures(eqx.Module):
@@ -29,7 +29,7 @@ class LocalFeatures(eqx.Module):
     convolution.   drives: c + offset.   gates: D.
     """
 
-    embedded: Float[Array, "features tokens chains"]
+    embedded: Float[Array, "features tokens *chains"]
     phi: Activations
     inputs: Activations
     convolved: Activations

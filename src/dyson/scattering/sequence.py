@@ -7,7 +7,6 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dyson.networks.blocks import Stream
 from dyson.scattering.medium import (
     Medium,
     Phase,
@@ -29,8 +28,8 @@ class Stretch(eqx.Module):
     """
 
     transfers: tuple[Transfer, ...]
-    gates: tuple[Stream, ...]
-    mixed: tuple[Stream, ...]
+    gates: tuple[Float[Array, "features tokens batch"], ...]
+    mixed: tuple[Float[Array, "features tokens batch"], ...]
     change: Site
 
     @property

@@ -71,8 +71,8 @@ class Window(NamedTuple):
     and what surrounds it."""
 
     transfers: tuple[Transfer, ...]
-    gates: tuple[Stream, ...]
-    mixed: tuple[Stream, ...]
+    gates: tuple[Float[Array, "features tokens windows"], ...]
+    mixed: tuple[Float[Array, "features tokens windows"], ...]
     exterior: Segment
 
 
