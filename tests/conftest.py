@@ -9,6 +9,7 @@ import gc
 import os
 import random
 
+import hypothesis
 import jax
 import pytest
 
@@ -43,6 +44,11 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     """Options that have to be the same in all processes of a run go to them by the environment."""
+    examples = 25 if config.getoption("exhaustive") else 4
+    hypothesis.settings.register_profile(
+        "lane", max_examples=examples, deadline=None, derandomize=True
+    )
+    hypothesis.settings.load_profile("lane")
     if not hasattr(config, "workerinput"):
         if not config.getoption("exhaustive"):
             os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"

@@ -2,8 +2,9 @@
 
     python devices_program.py DIRECTORY SAMPLERS [PROCESS PORT]
 
-SAMPLERS are names with commas between them, metropolis last.  Prints one line of JSON: what three steps of every sampler give, with a checkpoint after the second,
-and what is said when something is wrong.
+SAMPLERS are names with commas between them, metropolis last.  Prints one line of JSON: what three
+steps of every sampler give, with a checkpoint after the second, and what is said when something is
+wrong.
 """
 
 import contextlib
