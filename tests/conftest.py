@@ -63,15 +63,16 @@ def pytest_report_header(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave to the other lane what is marked for it, and watch the coverage of the first and the
-    last case of every test only: watching takes as long as tracing itself."""
+    """Leave to the other lane what is marked for it; and where large programs are compiled, watch
+    the coverage of the first and the last case of a test only: it takes as long as tracing."""
     if not config.getoption("exhaustive"):
         late = [item for item in items if item.get_closest_marker("exhaustive")]
         config.hook.pytest_deselected(items=late)
         items[:] = [item for item in items if item not in set(late)]
     tests = [item.nodeid.partition("[")[0] for item in items]
     for index in range(1, len(items) - 1):
-        if tests[index - 1] == tests[index] == tests[index + 1]:
+        alike = tests[index - 1] == tests[index] == tests[index + 1]
+        if alike and hasattr(items[index].module, "quick_jit"):
             items[index].add_marker("no_cover")
 
 
