@@ -15,8 +15,11 @@ import pytest
 
 from compiling import release_programs
 
-# Commands that a test starts leave the folders of the user alone.
+# Commands that a test starts leave the folders of the user alone, and compile as this process does:
+# runs are compared bit for bit.
 os.environ["DYSON_CACHE"] = "off"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # Tracing makes objects by the million, nearly all of which stay: looking for those that do not
@@ -31,7 +34,7 @@ QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_co
 def pytest_addoption(parser):
     group = parser.getgroup("dyson")
     group.addoption(
-        "--exhaustive", action="store_true", help="Everything, and compiled as users do: an hour."
+        "--exhaustive", action="store_true", help="Everything: one to two hours on two cores."
     )
     group.addoption(
         "--random-cases", type=int, default=200, metavar="N",
@@ -77,16 +80,15 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture(autouse=True)
-def _quick_compilation(request):
-    """Most programs run for milliseconds, and optimising them takes a third of all time.
-
-    Where the optimised program is the point, and where it must be that of another process, a test
-    is marked ``optimised``.
-    """
-    quick = request.node.get_closest_marker("optimised") is None
-    jax.config.update("jax_disable_most_optimizations", quick)
+def _optimised(request):
+    """Most programs run for milliseconds, and optimising them would take longer: that is left to
+    the exhaustive lane, where a test asks for it."""
+    optimised = request.config.getoption("exhaustive") and (
+        request.node.get_closest_marker("optimised") is not None
+    )
+    jax.config.update("jax_disable_most_optimizations", not optimised)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="module", autouse=True)

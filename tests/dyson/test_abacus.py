@@ -247,6 +247,7 @@ def test_misuse_is_named():
     assert not supported(eqx.nn.Identity())
 
 
+@pytest.mark.optimised
 def test_ten_thousand_commits_do_not_drift():
     """The cache is the one of the final configuration, and the ratios on the way sum up to the
     change of log psi."""

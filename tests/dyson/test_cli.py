@@ -24,8 +24,7 @@ from dyson.hamiltonians import Ising
 from dyson.spins import random_spins
 from lanes import later
 
-# other processes compile with all optimisations, and runs are compared bit for bit
-pytestmark = [pytest.mark.optimised, pytest.mark.usefixtures("compile_once")]
+pytestmark = pytest.mark.usefixtures("compile_once")
 
 
 def test_train_reports_its_energy_and_keeps_everything(finished):

@@ -47,6 +47,7 @@ def small_problem(n_sites=6, optimiser=MINSR, updates=None, **options):
     return vmc, vmc.init(jax.random.key(1), model)
 
 
+@pytest.mark.optimised
 def test_finds_the_ground_state_and_compiles_once():
     vmc, state = small_problem(8, depth=1, dtype=jnp.float32)
     programs = draw, measured, _improved
@@ -77,6 +78,7 @@ def test_complex_head_keeps_a_real_energy():
     assert info.energy.dtype == jnp.float64 and float(info.step_norm) > 0
 
 
+@pytest.mark.optimised
 def test_a_state_with_signs_is_trained():
     """No rotation makes this state positive, and phases start from zero.  With steps held to log
     psi alone, this seed stood still before its nodes, the shift raised a million times."""
