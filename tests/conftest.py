@@ -9,13 +9,17 @@ import gc
 import os
 import random
 
+import hypothesis
 import jax
 import pytest
 
 from compiling import release_programs
 
-# Commands that a test starts leave the folders of the user alone.
+# Commands that a test starts leave the folders of the user alone, and compile as this process does:
+# runs are compared bit for bit.
 os.environ["DYSON_CACHE"] = "off"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # Tracing makes objects by the million, nearly all of which stay: looking for those that do not
@@ -30,7 +34,7 @@ QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_co
 def pytest_addoption(parser):
     group = parser.getgroup("dyson")
     group.addoption(
-        "--exhaustive", action="store_true", help="Everything, and compiled as users do: an hour."
+        "--exhaustive", action="store_true", help="Everything: one to two hours on two cores."
     )
     group.addoption(
         "--random-cases", type=int, default=200, metavar="N",
@@ -43,6 +47,11 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     """Options that have to be the same in all processes of a run go to them by the environment."""
+    examples = 25 if config.getoption("exhaustive") else 4
+    hypothesis.settings.register_profile(
+        "lane", max_examples=examples, deadline=None, derandomize=True
+    )
+    hypothesis.settings.load_profile("lane")
     if not hasattr(config, "workerinput"):
         if not config.getoption("exhaustive"):
             os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
@@ -57,29 +66,29 @@ def pytest_report_header(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave to the other lane what is marked for it, and watch the coverage of the first and the
-    last case of every test only: watching takes as long as tracing itself."""
+    """Leave to the other lane what is marked for it; and where large programs are compiled, watch
+    the coverage of the first and the last case of a test only: it takes as long as tracing."""
     if not config.getoption("exhaustive"):
         late = [item for item in items if item.get_closest_marker("exhaustive")]
         config.hook.pytest_deselected(items=late)
         items[:] = [item for item in items if item not in set(late)]
     tests = [item.nodeid.partition("[")[0] for item in items]
     for index in range(1, len(items) - 1):
-        if tests[index - 1] == tests[index] == tests[index + 1]:
+        alike = tests[index - 1] == tests[index] == tests[index + 1]
+        if alike and hasattr(items[index].module, "quick_jit"):
             items[index].add_marker("no_cover")
 
 
 @pytest.fixture(autouse=True)
-def _quick_compilation(request):
-    """Most programs run for milliseconds, and optimising them takes a third of all time.
-
-    Where the optimised program is the point, and where it must be that of another process, a test
-    is marked ``optimised``.
-    """
-    quick = request.node.get_closest_marker("optimised") is None
-    jax.config.update("jax_disable_most_optimizations", quick)
+def _optimised(request):
+    """Most programs run for milliseconds, and optimising them would take longer: that is left to
+    the exhaustive lane, where a test asks for it."""
+    optimised = request.config.getoption("exhaustive") and (
+        request.node.get_closest_marker("optimised") is not None
+    )
+    jax.config.update("jax_disable_most_optimizations", not optimised)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="module", autouse=True)

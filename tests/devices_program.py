@@ -1,9 +1,10 @@
 """The same program for one device, for several and for several processes; see test_devices.py.
 
-    python devices_program.py DIRECTORY [PROCESS PORT]
+    python devices_program.py DIRECTORY SAMPLERS [PROCESS PORT]
 
-Prints one line of JSON: what three steps of every sampler give, with a checkpoint after the second,
-and what is said when something is wrong.
+SAMPLERS are names with commas between them, metropolis last.  Prints one line of JSON: what three
+steps of every sampler give, with a checkpoint after the second, and what is said when something is
+wrong.
 """
 
 import contextlib
@@ -33,6 +34,7 @@ from dyson import (
     spring,
 )
 from dyson.devices import gathered, mesh, placed
+from dyson.vmc.measurement import Measurement
 
 CHAINS = 12
 
@@ -129,7 +131,7 @@ def train(name, directory):
 def measure(vmc, state):
     """What an evaluation reads: an estimate, and the samples that it comes from."""
     _, measured = vmc.measure(jax.random.key(5), state.model, state.sampler)
-    estimate = measured.estimate()
+    estimate = eqx.filter_jit(Measurement.estimate)(measured)
     numbers = [jnp.real(estimate.mean), estimate.error, estimate.tau, jnp.mean(measured.acceptance)]
     return [
         *map(float, numbers),
@@ -200,11 +202,12 @@ def fail_long(own):
 def main():
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_numpy_dtype_promotion", "strict")
-    directory, process = Path(sys.argv[1]), [int(number) for number in sys.argv[2:]]
+    directory, process = Path(sys.argv[1]), [int(number) for number in sys.argv[3:]]
     if process:
         jax.distributed.initialize(f"127.0.0.1:{process[1]}", 2, process[0])
-    results = {name: train(name, directory)[0] for name in ("sweep", "typewriter")}
-    results["metropolis"], vmc, state = train("metropolis", directory)
+    results = {}
+    for name in sys.argv[2].split(","):
+        results[name], vmc, state = train(name, directory)
     results["measured"] = measure(vmc, state)
     results["complaints"] = complaints(vmc, state, directory)
     results["devices"], results["process"] = jax.device_count(), jax.process_index()

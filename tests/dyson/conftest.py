@@ -27,18 +27,20 @@ def compile_once(tmp_path_factory):
             patch.setenv(name.upper(), str(value))
             jax.config.update(name, value)
         compilation_cache.reset_cache()
-        patch.setattr(cli, "build", _built_once())
+        patch.setattr(cli, "build", _built)
         yield
         for name, value in before.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()
 
 
-def _built_once():
+_built_once = functools.lru_cache(cli.build)
+
+
+def _built(settings):
     """`dyson.app.train.build` for commands in this process: what it returns does not depend on the
     number of steps, and the programs compiled for one problem serve the next command."""
-    cached = functools.lru_cache(cli.build)
-    return lambda settings: cached(dataclasses.replace(settings, steps=1))
+    return _built_once(dataclasses.replace(settings, steps=1))
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,7 @@ from dyson.app import claim, cli
 from dyson.app.run import RunDirectory
 from dyson.app.settings import Settings
 
-# other processes compile with all optimisations, and runs are compared bit for bit
-pytestmark = [pytest.mark.optimised, pytest.mark.usefixtures("compile_once")]
+pytestmark = pytest.mark.usefixtures("compile_once")
 
 
 def test_a_run_in_use_is_left_alone(finished, tmp_path):

@@ -17,7 +17,7 @@ from dyson.app.run import RunDirectory, RunError
 from dyson.app.settings import Settings
 from dyson.app.train import build, read_state
 
-pytestmark = [pytest.mark.optimised, pytest.mark.usefixtures("compile_once")]
+pytestmark = pytest.mark.usefixtures("compile_once")
 
 
 def rewritten(data, *, manifest=lambda table: None, first=lambda array: array, **options):

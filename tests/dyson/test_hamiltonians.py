@@ -48,15 +48,21 @@ def build(case):
 
 def matrix_of(hamiltonian: Hamiltonian):
     """The matrix that `diagonal` and `connected` describe."""
-    basis = enumerate_spins(hamiltonian.n_sites)
-    diagonal = np.asarray(jax.vmap(hamiltonian.diagonal)(basis))
+    diagonal, sites, columns, elements = map(np.asarray, rows_of(hamiltonian))
+    assert sites.dtype == np.int32
     matrix = np.diag(diagonal)
-    sites, elements = jax.vmap(hamiltonian.connected)(basis)
-    assert sites.dtype == jnp.int32
-    for row in range(len(basis)):
-        columns = spins_to_index(jax.vmap(flip, (None, 0))(basis[row], sites[row]))
-        np.add.at(matrix, (row, np.asarray(columns)), np.asarray(elements[row]))
+    for row in range(len(matrix)):
+        np.add.at(matrix, (row, columns[row]), elements[row])
     return matrix
+
+
+@jax.jit
+def rows_of(hamiltonian):
+    """One program per case: every operation outside of one would be compiled on its own."""
+    basis = enumerate_spins(hamiltonian.n_sites)
+    sites, elements = jax.vmap(hamiltonian.connected)(basis)
+    moved = jax.vmap(jax.vmap(flip, (None, 0)))(basis, sites)
+    return jax.vmap(hamiltonian.diagonal)(basis), sites, spins_to_index(moved), elements
 
 
 @pytest.mark.parametrize("case", CHAINS)

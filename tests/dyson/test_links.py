@@ -10,6 +10,7 @@ from compiling import quick_jit
 from dyson.abacus.links.offsets import Chain
 from dyson.abacus.links.reference import link_bandwidth
 from dyson.abacus.links.tensors import lags_of, link_tables, neighbour_links
+from lanes import later
 from random_networks import in_single_precision, random_network
 
 
@@ -58,13 +59,20 @@ def tables_of(model, chain, bandwidth):
     return link_tables(*lags, chain, bandwidth)
 
 
-@pytest.mark.parametrize("periodic", [True, False])
+# no chunk, the smallest ring with two, full and incomplete last chunks, longer chunks
+RINGS = [(n, "s4d", 1) for n in (1, 13, 21, 32, 160)] + [(22, "s4d", 2), (67, "real", 2)]
+CHAINS = [(n, "s4d", 1) for n in (5, 12, 20, 37)] + [
+    (67, "s4d", 2), (151, "s4d", 2), (22, "real", 2), (151, "real", 2),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "n, mixer, modes",
+    "n, mixer, modes, periodic",
     [
-        # no chunk, the smallest ring with two, full and incomplete last chunks, longer chunks
-        *((n, "s4d", 1) for n in (1, 5, 12, 13, 20, 21, 32, 37, 160)),
-        *((n, mixer, 2) for mixer in ("s4d", "real") for n in (22, 67, 151)),
+        *((*case, True) for case in RINGS),
+        *((*case, False) for case in CHAINS),
+        *(later(*case, True) for case in CHAINS),
+        *(later(*case, False) for case in RINGS),
     ],
 )
 def test_neighbouring_layers(n, periodic, mixer, modes):

@@ -9,6 +9,7 @@ import pytest
 from dyson import DysonNet, SpinFlip, Translations
 from dyson.networks.head import log_cosh
 from dyson.spins import flip, random_spins
+from lanes import later
 from random_networks import distance_on_the_circle, random_network
 
 
@@ -61,11 +62,20 @@ def by_the_equations(model, spins):
     return np.log(np.cosh(theta)).sum()
 
 
-@pytest.mark.parametrize("mixer", ["s4d", "real"])
-@pytest.mark.parametrize("periodic", [True, False])
-@pytest.mark.parametrize("n_sites, token_size, kernel_size, complex_head", [
-    (1, 1, 3, False), (7, 1, 3, True), (8, 2, 5, False), (8, 4, 3, False),
-])
+SIZES = [(1, 1, 3, False), (7, 1, 3, True), (8, 2, 5, False), (8, 4, 3, False)]
+
+
+@pytest.mark.parametrize(
+    "n_sites, token_size, kernel_size, complex_head, mixer, periodic",
+    [
+        (pytest.param if (index + periodic + (mixer == "real")) % 2 else later)(
+            *size, mixer, periodic
+        )
+        for index, size in enumerate(SIZES)
+        for mixer in ("s4d", "real")
+        for periodic in (True, False)
+    ],
+)
 def test_forward_pass(mixer, periodic, n_sites, token_size, kernel_size, complex_head):
     model = random_network(
         n_sites, seed=n_sites, token_size=token_size, kernel_size=kernel_size,

@@ -14,8 +14,7 @@ from dyson.app import cli
 from dyson.app.display import Display
 from dyson.app.run import RunDirectory
 
-# other processes compile with all optimisations, and runs are compared bit for bit
-pytestmark = [pytest.mark.optimised, pytest.mark.usefixtures("compile_once")]
+pytestmark = pytest.mark.usefixtures("compile_once")
 
 
 def test_an_interrupted_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch):

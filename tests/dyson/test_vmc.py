@@ -10,6 +10,7 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from compiling import quick_jit
 from dyson import (
     J1J2,
     VMC,
@@ -37,18 +38,18 @@ from random_networks import random_network
 MINSR = minsr()
 
 
-def small_problem(n_sites=6, optimiser=MINSR, **options):
+def small_problem(n_sites=6, optimiser=MINSR, updates=None, **options):
     hamiltonian = Ising(n_sites, **options.pop("hamiltonian", {}))
     network = DysonNet(n_sites, features=4, hidden=4, key=jax.random.key(0), **options)
     model = SpinFlip(network) if hamiltonian.spin_flip_symmetric else network
     sampler = Metropolis(hamiltonian, 32)
-    vmc = VMC(hamiltonian, sampler, optimiser, warm_up=2)
+    vmc = VMC(hamiltonian, sampler, optimiser, warm_up=2, updates=updates)
     return vmc, vmc.init(jax.random.key(1), model)
 
 
 @pytest.mark.optimised
 def test_finds_the_ground_state_and_compiles_once():
-    vmc, state = small_problem(dtype=jnp.float32)
+    vmc, state = small_problem(8, depth=1, dtype=jnp.float32)
     programs = draw, measured, _improved
     before = [program._cached._cache_size() for program in programs]
     for _ in range(60):
@@ -108,11 +109,14 @@ def test_the_kept_state_is_one_from_which_it_goes_on(rate, sites):
         for _ in range(6):
             state, _ = vmc.step(state)
     kept = caught.value.state
-    energies = local_energies(vmc.hamiltonian, kept.model, enumerate_spins(sites))
+    energies = quick_jit(local_energies)(vmc.hamiltonian, kept.model, enumerate_spins(sites))
     assert bool(jnp.all(jnp.isfinite(energies))) and int(kept.step) <= int(state.step)
     rate_of = lambda s: s.optimiser.hyperparams["learning_rate"]  # noqa: E731
     calm = eqx.tree_at(rate_of, kept, jnp.full_like(rate_of(kept), 1e-3))
     assert int(vmc.step(calm)[0].step) == int(kept.step) + 1
+
+
+estimate = quick_jit(Measurement.estimate)
 
 
 def ferromagnet(n_sites, strength):
@@ -141,7 +145,7 @@ def test_chains_that_do_not_move_have_no_error_bar(make, longitudinal):
         assert np.isnan(float(getattr(info, name)))
     assert "error=not known" in repr(info) and "acceptance=0" in repr(info)
     _, measured = vmc.measure(jax.random.key(1), state.model, state.sampler)
-    assert np.isnan(float(measured.estimate().error))
+    assert np.isnan(float(estimate(measured).error))
 
 
 def test_one_configuration_has_no_error_bar_although_moves_were_accepted():
@@ -150,7 +154,7 @@ def test_one_configuration_has_no_error_bar_although_moves_were_accepted():
     assert not bool(moved(spins, accepted))
     assert bool(moved(spins.at[1, 2, 3].set(-1), accepted))
     assert not bool(moved(spins.at[1, 2, 3].set(-1), 0 * accepted))
-    constant = Measurement(spins, jnp.full((3, 4), -2.0), accepted).estimate()
+    constant = estimate(Measurement(spins, jnp.full((3, 4), -2.0), accepted))
     assert float(constant.mean) == -2 and np.isnan(float(constant.error))
 
 
@@ -183,7 +187,7 @@ def test_too_few_samples_say_what_is_not_known(chains, length, unknown):
 def test_line_searches_have_what_they_ask_for(optimiser, dtype):
     # optax itself mixes dtypes in them
     with jax.numpy_dtype_promotion("standard"):
-        vmc, state = small_problem(6, optimiser=optimiser, depth=1, dtype=dtype)
+        vmc, state = small_problem(6, optimiser, Recompute(), depth=1, dtype=dtype)
         state, first = vmc.step(state)
         for _ in range(8):
             state, last = vmc.step(state)
@@ -196,7 +200,7 @@ def test_the_energy_of_other_parameters_weighs_samples_anew():
     hamiltonian = Ising(4, longitudinal=0.4)
     model = random_network(4, depth=1, complex_head=True)
     spins = enumerate_spins(4)
-    log_psi = np.asarray(jax.vmap(model)(spins))
+    log_psi = np.asarray(quick_jit(jax.vmap(model))(spins))
     counts = np.round(np.exp(2 * (log_psi.real - log_psi.real.max())) * 5000).astype(int)
     samples = jnp.asarray(np.repeat(np.asarray(spins), counts, axis=0))[None]
     vmc = VMC(hamiltonian, Metropolis(hamiltonian, 2), optax.sgd(0.0), updates=Recompute())
@@ -231,7 +235,7 @@ def test_plain_optimisers_work_in_single_precision():
 
 
 def test_the_info_reads_like_a_line_and_can_be_stacked():
-    vmc, state = small_problem(4, optimiser=optax.sgd(1e-2), depth=1)
+    vmc, state = small_problem(depth=1)
     state, info = vmc.step(state)
     line = repr(info)
     assert line.startswith("VMCInfo(energy=-") and "f64[]" not in line and "tau=" in line

@@ -10,6 +10,7 @@ import pytest
 
 import hodlr
 from hodlr import ExponentialToeplitz, SumOfExponentials
+from lanes import later
 from random_matrices import brute_force, random_toeplitz
 
 dense = eqx.filter_jit(lambda matrix: matrix.to_dense())
@@ -50,7 +51,7 @@ def _by_definition(matrix):
     return side(matrix.lower, lag) + side(matrix.upper, -lag) + 2.0 * np.eye(n)
 
 
-@pytest.mark.parametrize("n", [1, 2, 7, 64, 100, 1943])
+@pytest.mark.parametrize("n", [1, 2, 7, 64, 100, later(1943)])
 @pytest.mark.parametrize("modes, conjugate", [(1, False), (2, False), (3, False), (2, True)])
 @pytest.mark.parametrize("periodic", [False, True])
 def test_the_rank_of_every_off_diagonal_block_is_the_number_of_modes(n, modes, conjugate, periodic):
@@ -93,7 +94,7 @@ def test_a_damped_oscillation_has_rank_two():
     assert set(hodlr.from_exponentials(matrix, leaf_size=16).ranks) == {2}
 
 
-@pytest.mark.parametrize("n", [1, 2, 7, 64, 100, 1943])
+@pytest.mark.parametrize("n", [1, later(2), 7, later(64), 100, 1943])
 @pytest.mark.parametrize("periodic", [False, True])
 def test_from_exponentials_is_exact(n, periodic):
     matrix = random_toeplitz(np.random.default_rng(n), n, periodic=periodic, noise=n == 7)
@@ -173,7 +174,7 @@ def test_from_entries_meets_its_tolerance_and_reports_it():
     assert info.ranks == built.ranks
 
 
-@pytest.mark.parametrize("n", [250, 203])
+@pytest.mark.parametrize("n", [later(250), 203])
 def test_from_entries_on_a_closed_curve_finds_the_corners(n):
     """Both ends of a ring are neighbours, so the outermost blocks are singular at two corners; with
     203 points one of these corners lies inside the padding."""
@@ -262,7 +263,7 @@ def test_from_entries_differentiates():
     np.testing.assert_allclose(jax.jit(jax.grad(loss))(0.3), jax.grad(exact)(0.3), rtol=1e-9)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("dtype", [later("float64"), "complex128"])
 def test_from_operator(dtype):
     matrix = random_toeplitz(np.random.default_rng(5), 37, dtype=dtype, periodic=True)
     operator = hodlr.HODLROperator(matrix)

@@ -7,17 +7,15 @@ import jax.numpy as jnp
 import lineax
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import hodlr
 from random_matrices import DTYPES, brute_force, epsilon, random_sum, random_toeplitz
 
-# Every new shape is compiled anew: few examples, each one program.
-few = settings(max_examples=10, deadline=None, derandomize=True)
+# Every new shape is compiled anew: few examples, each one program, as many as conftest.py says.
 
 
-@few
 @given(
     n=st.integers(1, 23),
     leaf_size=st.integers(4, 25),
@@ -69,7 +67,6 @@ def _discarded(full, tree, rank):
     return np.sqrt(total)
 
 
-@few
 @given(
     n=st.integers(1, 24),
     leaf_size=st.integers(1, 12),
@@ -101,7 +98,6 @@ def test_from_dense_at_a_rank_is_the_best_approximation(n, leaf_size, rank, dtyp
     assert float(residual) <= 50 * epsilon(dtype) * np.linalg.norm(b)
 
 
-@settings(max_examples=4, deadline=None, derandomize=True)
 @given(
     n=st.integers(1, 24),
     leaf_size=st.integers(2, 12),
@@ -118,7 +114,6 @@ def test_from_dense_at_a_tolerance_stays_within_it(n, leaf_size, tol, dtype, see
     assert error <= (tol + 50 * epsilon(dtype)) * np.linalg.norm(full)
 
 
-@few
 @given(
     modes=st.tuples(st.integers(0, 3), st.integers(0, 3)),
     turn=st.integers(1, 30),
@@ -224,7 +219,6 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("builder", REFUSALS)
-@settings(max_examples=5, deadline=None, derandomize=True)
 @given(
     bad=st.sampled_from([np.nan, np.inf, -np.inf, complex(0, np.nan), complex(np.inf, 1)]),
     where=st.integers(0, 47),

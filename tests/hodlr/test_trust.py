@@ -8,6 +8,7 @@ import pytest
 
 import hodlr
 from hodlr import ExponentialToeplitz, SumOfExponentials
+from lanes import later
 from random_matrices import brute_force, epsilon
 
 FORMS = {"exponential": lambda A: A, "hierarchical": hodlr.from_exponentials}
@@ -218,10 +219,11 @@ def test_a_fit_in_single_precision_is_certified_as_returned(kernel):
     np.testing.assert_allclose(info.max_abs_error, error, rtol=1e-3)
 
 
-def test_a_power_law_in_single_precision_is_right_or_refused():
+@pytest.mark.parametrize("n", [10_000, later(100_000)])
+def test_a_power_law_in_single_precision_is_right_or_refused(n):
     with jax.enable_x64(False):
-        fit, info = hodlr.fit_power_law(0.2, 100_000, tol=1e-5)
-        r = np.unique(np.geomspace(1, 1e5, 2000).astype(int))
+        fit, info = hodlr.fit_power_law(0.2, n, tol=1e-5)
+        r = np.unique(np.geomspace(1, n, 2000).astype(int))
         error = np.max(np.abs(np.asarray(fit(jnp.asarray(r))) - r**-0.2))
         assert error <= info.max_abs_error * (1 + 1e-6) <= 1e-5
         with pytest.raises(ValueError, match="jax_enable_x64"):
@@ -245,7 +247,7 @@ def test_a_fit_under_differentiation_is_refused():
 # Builders
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e20, 1e-20])
+@pytest.mark.parametrize("scale", [1e20, 1e-20, later(1.0)])
 def test_ranks_and_errors_at_every_scale_in_single_precision(scale):
     i = np.arange(200)
     full = 1 / (1.0 + np.abs(i[:, None] - i))
@@ -281,7 +283,7 @@ def _wendland(t, radius):
     return entries
 
 
-@pytest.mark.parametrize("kernel", ["wendland", "band", "ring"])
+@pytest.mark.parametrize("kernel", ["wendland", "ring", later("band")])
 def test_kernels_of_compact_support_are_found(kernel):
     n = 1000
     t = jnp.asarray(np.sort(np.random.default_rng(0).uniform(0, 50, size=n)))
