@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Inexact, Int, Int8
+from jaxtyping import Array, Float, Inexact, Int, Int8
 
 from dyson import scattering as env
 from dyson.networks import DysonNet
