@@ -37,6 +37,23 @@ A worked example, with one mode of weight 1 below the diagonal and weight 2 abov
 Everything is a pytree of arrays with static sizes and ranks: it works under `jax.jit`, `jax.vmap`
 (over whole matrices), `jax.grad` and `jax.jvp`. Choosing ranks by a tolerance (`tol=`) needs
 values, and so does fitting kernels; both happen outside `jit`.
+
+Which file is which:
+
+    structured       what every matrix can do: `@ + - * / .T .H`, entries, shape, dtype
+    exponentials     sums of exponentials;   kernels: those of Gaussian processes
+    toeplitz         products, and the matrix of a two-sided sum;   circulant: rings solved directly
+    quasiseparable   products of such matrices;   band: bands of products
+    covariance       irregular times and Gaussian processes
+    matrix, tree     the HODLR matrix and its halving;   lowrank, blocks: batches of small matrices
+    build, sampling  HODLR from arrays and exponentials; from entries and products (`cross`)
+    algebra          sums, products, compression of HODLR matrices
+    fit, power_law   kernels as sums of exponentials, with a certificate
+    direct           factorise, solve, slogdet;   factor: what every factorisation offers
+    chunks           a matrix as dense chunks and waves between them, which is what is factorised
+                     by cholesky (positive definite) and orthogonal (any)
+    lineax_adapter   operators and solvers for lineax
+    bench, accuracy  measurements
 """
 
 from hodlr import kernels as kernels

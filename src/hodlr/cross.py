@@ -83,19 +83,7 @@ def find_crosses(
     def value(i: Array, j: Array) -> Array:
         return jax.lax.stop_gradient(masked_entries(entries, n, i, j))
 
-    def probe(i0: Array, j0: Array) -> tuple[Array, Array]:
-        rows, columns = (jnp.clip(n - start, 1, s) for start in (i0, j0))
-        grid = jnp.meshgrid(_crowded(s, rows), _crowded(s, columns))
-        random = pick(probes, s)
-        i = [random[0], grid[0].reshape(-1)]
-        j = [random[1], grid[1].reshape(-1)]
-        for corner in (_towards_corners(probes, s), jnp.asarray(_CORNER)):
-            turn = np.arange(corner.shape[1])
-            i.append(_from_ends(corner[0], turn % 2 == 1, rows))
-            j.append(_from_ends(corner[1], turn // 2 % 2 == 1, columns))
-        return jnp.concatenate(i), jnp.concatenate(j)
-
-    probe_i, probe_j = jax.vmap(probe)(row0, col0)
+    probe_i, probe_j = jax.vmap(lambda i0, j0: _probed(probes, n, s, i0, j0))(row0, col0)
     missed = value(row0[:, None] + probe_i, col0[:, None] + probe_j)
     real = jnp.finfo(missed.dtype)
 
@@ -149,6 +137,20 @@ def find_crosses(
     largest = jnp.full(blocks, real.tiny, real.dtype)
     state = (0, crosses, missed, largest, jnp.ones(blocks, bool))
     return jax.lax.while_loop(more, step, state)[1]
+
+
+def _probed(probes: Array, n: int, s: int, i0: Array, j0: Array) -> tuple[Array, Array]:
+    """Rows and columns, counted from (i0, j0), where a block of side s is looked at first."""
+    rows, columns = (jnp.clip(n - start, 1, s) for start in (i0, j0))
+    grid = jnp.meshgrid(_crowded(s, rows), _crowded(s, columns))
+    random = pick(probes, s)
+    i = [random[0], grid[0].reshape(-1)]
+    j = [random[1], grid[1].reshape(-1)]
+    for corner in (_towards_corners(probes, s), jnp.asarray(_CORNER)):
+        turn = np.arange(corner.shape[1])
+        i.append(_from_ends(corner[0], turn % 2 == 1, rows))
+        j.append(_from_ends(corner[1], turn // 2 % 2 == 1, columns))
+    return jnp.concatenate(i), jnp.concatenate(j)
 
 
 def _crowded(s: int, valid: Array) -> Array:
