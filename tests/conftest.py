@@ -53,6 +53,9 @@ def pytest_configure(config):
     )
     hypothesis.settings.load_profile("lane")
     if not hasattr(config, "workerinput"):
+        if config.getoption("numprocesses", None):
+            # each worker has a core: further threads would wait in a loop for one
+            os.environ["OPENBLAS_NUM_THREADS"] = "1"
         if not config.getoption("exhaustive"):
             os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
         seed = config.getoption("cases_seed")

@@ -34,7 +34,6 @@ from dyson import (
     spring,
 )
 from dyson.devices import gathered, mesh, placed
-from dyson.vmc.measurement import Measurement
 
 CHAINS = 12
 
@@ -131,7 +130,7 @@ def train(name, directory):
 def measure(vmc, state):
     """What an evaluation reads: an estimate, and the samples that it comes from."""
     _, measured = vmc.measure(jax.random.key(5), state.model, state.sampler)
-    estimate = eqx.filter_jit(Measurement.estimate)(measured)
+    estimate = eqx.filter_jit(lambda measured: measured.estimate())(measured)
     numbers = [jnp.real(estimate.mean), estimate.error, estimate.tau, jnp.mean(measured.acceptance)]
     return [
         *map(float, numbers),

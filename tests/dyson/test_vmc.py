@@ -116,7 +116,7 @@ def test_the_kept_state_is_one_from_which_it_goes_on(rate, sites):
     assert int(vmc.step(calm)[0].step) == int(kept.step) + 1
 
 
-estimate = quick_jit(Measurement.estimate)
+estimate = quick_jit(lambda measurement: measurement.estimate())
 
 
 def ferromagnet(n_sites, strength):
