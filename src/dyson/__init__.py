@@ -26,7 +26,7 @@ from dyson import checkpoint, exact
 from dyson.abacus import Abacus, AbacusPairs
 from dyson.analysis import flip_response, poles, propagators, series
 from dyson.app.train import load
-from dyson.hamiltonians import J1J2, XXZ, Hamiltonian, Ising
+from dyson.hamiltonians import J1J2, XXZ, Hamiltonian, Ising, Pauli, PauliStrings, interactions
 from dyson.mixers import S4, S4D, Mixer, PowerLaw, RealPoles
 from dyson.networks import DysonNet, SpinFlip, Translations
 from dyson.optimisers import annealed_rate, decaying_shift, minsr, spring, sr
@@ -60,6 +60,8 @@ __all__ = [
     "Metropolis",
     "Mixer",
     "NonFiniteError",
+    "Pauli",
+    "PauliStrings",
     "PowerLaw",
     "Proposal",
     "RealPoles",
@@ -76,6 +78,7 @@ __all__ = [
     "decaying_shift",
     "exact",
     "flip_response",
+    "interactions",
     "load",
     "local_energies",
     "log_derivatives",

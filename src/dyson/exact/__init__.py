@@ -4,6 +4,7 @@
 ``diagonalise``.
 """
 
+from dyson.exact.check import check
 from dyson.exact.diagonalise import MAX_SITES, GroundState, ground_state
 from dyson.exact.free_fermions import free_fermion_energy
 from dyson.exact.known import GroundLevel, ground_energy, ground_level
@@ -12,6 +13,7 @@ __all__ = [
     "MAX_SITES",
     "GroundLevel",
     "GroundState",
+    "check",
     "free_fermion_energy",
     "ground_energy",
     "ground_level",
