@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact, Int, Int8
 
+from dyson.hamiltonians.base import Hamiltonian, Row
 from dyson.hamiltonians.couplings import checked_size
 from dyson.hamiltonians.strings import (
     Family,
@@ -22,7 +23,6 @@ from dyson.hamiltonians.strings import (
     merged,
     spin_flip_symmetric,
 )
-from dyson.hamiltonians.base import Hamiltonian, Row
 from hodlr import toeplitz_matvec
 
 # Moves of sites so far apart and less are listed apart from longer ones: a short window of local
