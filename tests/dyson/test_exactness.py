@@ -35,8 +35,8 @@ PROJECTIONS = [None, SpinFlip, Translations]
 
 
 DEEP = NETWORKS | {"depth": [1, 2, 3, 4, 5, 6]}
-# Of the random numbers in `pairwise`: with these it finds 17 cases; four depths and four mixers take
-# at least 16.
+# Of the random numbers in `pairwise`: with these it finds 17 cases; four depths and four mixers
+# take at least 16.
 SEED = 1227
 
 
