@@ -5,8 +5,8 @@ and leaves the configuration of jax alone.  A module imports only from what stan
 
   ============  ================================================================================
   app           what a person runs: the command line, run directories, pictures, benchmarks
+  analysis      what a trained state says: observables, a Lanczos step, its expansion
   vmc           samples, local energies, statistics, the step of training
-  analysis      what a trained state says
   samplers      Markov chains: Metropolis, exact sweeps, the screened typewriter
   abacus        ABACUS, exact local updates at constant cost: Theorem 1 of arXiv:2603.11189
   updates       what every way to compute amplitude ratios provides
@@ -24,9 +24,27 @@ Start reading with :mod:`dyson.abacus`, which tells the idea and the words.
 
 from dyson import checkpoint, exact
 from dyson.abacus import Abacus, AbacusPairs
-from dyson.analysis import flip_response, poles, propagators, series
+from dyson.analysis import (
+    Correlations,
+    Energy,
+    Function,
+    LanczosStep,
+    Magnetisation,
+    Observable,
+    Renyi2,
+    StructureFactor,
+    dimers,
+    expect,
+    fidelity,
+    flip_response,
+    lanczos_step,
+    poles,
+    propagators,
+    series,
+    state_vector,
+)
 from dyson.app.train import load
-from dyson.hamiltonians import J1J2, XXZ, Hamiltonian, Ising
+from dyson.hamiltonians import J1J2, XXZ, Hamiltonian, Ising, Pauli, PauliStrings, interactions
 from dyson.mixers import S4, S4D, Mixer, PowerLaw, RealPoles
 from dyson.networks import DysonNet, SpinFlip, Translations
 from dyson.optimisers import annealed_rate, decaying_shift, minsr, spring, sr
@@ -53,19 +71,29 @@ __all__ = [
     "Abacus",
     "AbacusPairs",
     "BoundUpdates",
+    "Correlations",
     "DysonNet",
+    "Energy",
+    "Function",
     "Hamiltonian",
     "Ising",
+    "LanczosStep",
     "LocalUpdates",
+    "Magnetisation",
     "Metropolis",
     "Mixer",
     "NonFiniteError",
+    "Observable",
+    "Pauli",
+    "PauliStrings",
     "PowerLaw",
     "Proposal",
     "RealPoles",
     "Recompute",
+    "Renyi2",
     "Sampler",
     "SpinFlip",
+    "StructureFactor",
     "Sweep",
     "Translations",
     "Typewriter",
@@ -74,8 +102,13 @@ __all__ = [
     "annealed_rate",
     "checkpoint",
     "decaying_shift",
+    "dimers",
     "exact",
+    "expect",
+    "fidelity",
     "flip_response",
+    "interactions",
+    "lanczos_step",
     "load",
     "local_energies",
     "log_derivatives",
@@ -86,5 +119,6 @@ __all__ = [
     "series",
     "spring",
     "sr",
+    "state_vector",
     "statistics",
 ]

@@ -1,11 +1,13 @@
 """``vmap`` in bounded memory."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 
-def in_chunks(function, batch: Array, chunk_size: int) -> Array:
+def in_chunks(function, batch: Array, chunk_size: int) -> Any:
     """``vmap(function)(batch)`` with ``chunk_size`` examples at a time, in bounded memory.
 
     The last chunk is filled up by repeating the first examples, so one program serves all chunks.

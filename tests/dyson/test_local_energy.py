@@ -9,11 +9,21 @@ import numpy as np
 import pytest
 
 from compiling import quick_jit
-from dyson import J1J2, Abacus, Ising, Recompute, SpinFlip, local_energies
+from dyson import (
+    J1J2,
+    Abacus,
+    Ising,
+    PauliStrings,
+    Recompute,
+    SpinFlip,
+    interactions,
+    local_energies,
+)
+from dyson.batching import in_chunks
 from dyson.hamiltonians import Hamiltonian
 from dyson.networks import Network
 from dyson.spins import enumerate_spins, flip, random_spins, spins_to_index
-from dyson.vmc.local_energy import fastest_updates, in_chunks, samples_per_chunk
+from dyson.vmc.ratios import fastest_updates, samples_per_chunk
 from lanes import later
 from random_networks import random_network
 
@@ -92,6 +102,18 @@ def test_exchanges_by_the_default_updates(n_sites, token_size):
     expected = from_the_rows(hamiltonian, quick_jit(model))[np.asarray(spins_to_index(spins))]
     energies = evaluate(hamiltonian, model, spins)
     np.testing.assert_allclose(energies, expected.real, rtol=1e-10)
+
+
+def test_every_kind_of_moves_is_served():
+    """Single flips, nearby pairs and triples of one reference, and pairs far apart of another."""
+    terms = [("X", 0.7), ("XX", lambda r: 1 / r), ("ZZ", lambda r: r**-2.0)]
+    hamiltonian = PauliStrings(8, [*terms, ("YZ", 0.2), *interactions.chirality(0.3)])
+    kinds = [(kind.sites.shape[1], kind.reach) for kind in hamiltonian.kinds]
+    assert kinds == [(1, 0), (2, 3), (2, 4)]
+    model = random_network(8, depth=1, complex_head=True)
+    spins = random_spins(jax.random.key(2), (5, 8))
+    expected = from_the_rows(hamiltonian, quick_jit(model))[np.asarray(spins_to_index(spins))]
+    np.testing.assert_allclose(evaluate(hamiltonian, model, spins), expected, rtol=1e-10)
 
 
 def test_entries_that_vanish_do_not_overflow():

@@ -21,7 +21,8 @@ def by_the_equations(model, spins):
     for t in range(n):
         bits = (np.asarray(spins[t * size : (t + 1) * size]) < 0).astype(int)
         pattern = int("".join(map(str, bits)), 2)
-        phi.append(np.asarray(model.embed_local)[:, pattern])
+        here = 0 if model.embed_sites is None else np.asarray(model.embed_sites)[:, t]
+        phi.append(np.asarray(model.embed_local)[:, pattern] + here)
         h.append(np.asarray(model.embed_linear)[:, pattern])
     for raw in model.blocks:
         block = jax.tree.map(np.asarray, raw)
@@ -79,7 +80,7 @@ SIZES = [(1, 1, 3, False), (7, 1, 3, True), (8, 2, 5, False), (8, 4, 3, False)]
 def test_forward_pass(mixer, periodic, n_sites, token_size, kernel_size, complex_head):
     model = random_network(
         n_sites, seed=n_sites, token_size=token_size, kernel_size=kernel_size,
-        complex_head=complex_head, mixer=mixer, periodic=periodic,
+        complex_head=complex_head, mixer=mixer, periodic=periodic, site_embedding=token_size == 4,
     )
     apply = eqx.filter_jit(model)
     for spins in np.random.default_rng(0).choice([-1, 1], (3, n_sites)).astype(np.int8):
@@ -136,6 +137,18 @@ def test_translations_by_less_than_a_token(complex_head):
     for wrong in (random_network(16, periodic=False), SpinFlip(random_network(4, periodic=False))):
         with pytest.raises(ValueError, match="a network of tokens on a ring, got"):
             Translations(wrong)
+
+
+def test_with_a_site_embedding_a_ring_has_places():
+    """From the first step on; it starts as a state that is the same everywhere."""
+    spins = random_spins(jax.random.key(0), 8)
+    apply = eqx.filter_jit(lambda model, spins: model(spins))
+    model = random_network(8, site_embedding=True)
+    assert abs(float(apply(model, spins) - apply(model, jnp.roll(spins, 3)))) > 1e-3
+    model = eqx.tree_at(lambda m: m.embed_sites, model, jnp.zeros((4, 8)))
+    assert float(apply(model, spins)) == pytest.approx(float(apply(random_network(8), spins)))
+    with pytest.raises(ValueError, match="leave site_embedding out"):
+        Translations(model)
 
 
 def test_one_compiled_program_per_shape():

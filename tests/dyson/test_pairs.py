@@ -13,7 +13,7 @@ from dyson import XXZ, Abacus, AbacusPairs, Recompute, SpinFlip, Sweep, Translat
 from dyson.abacus.forward import Whole
 from dyson.abacus.pairs import Pairs
 from dyson.spins import flip, random_spins
-from dyson.vmc.local_energy import fastest_updates
+from dyson.vmc.ratios import fastest_updates
 from lanes import later
 from operations import operations_of_propose
 from random_networks import distance_on_the_circle, hardly_decaying, random_network

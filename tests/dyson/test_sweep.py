@@ -61,7 +61,7 @@ CHAINS = [
     (12, True, {"depth": 1, "periodic": False, "complex_head": True}),
     (24, False, {"depth": 2, "token_size": 2, "complex_head": True, "mixer": "real"}),
     (16, False, {"depth": 1, "token_size": 4, "kernel_size": 1, "periodic": False}),
-    (17, False, {"depth": 3, "mixer": "real", **SMALL}),
+    (17, False, {"depth": 3, "mixer": "real", "site_embedding": True, **SMALL}),
     (12, False, {"depth": 4, "mixer": "real", "periodic": False, **SMALL}),
     # 17 proposals: two blocks, the second one short
     (21, False, {"depth": 2, "mixer": "s4", "features": 3, "modes": 3}),
@@ -81,7 +81,8 @@ def test_the_same_uniforms_give_the_same_chain(n_sites, projected, options):
     "n_sites, projected, options",
     [
         later(29, False, {"depth": 2, **SMALL}),
-        (12, False, {"depth": 1, "periodic": False, "mixer": "real", "kernel_size": 5}),
+        (12, False, {"depth": 1, "periodic": False, "mixer": "real", "kernel_size": 5,
+                     "site_embedding": True}),
         (32, True, {"depth": 2, "token_size": 2, "mixer": "real", **SMALL}),
         later(24, False, {"depth": 2, "token_size": 4, "periodic": False, **SMALL}),
         (21, False, {"depth": 3, "mixer": "real", "complex_head": True, **SMALL}),

@@ -8,7 +8,7 @@ import pytest
 from dyson.baselines import ViT
 from dyson.spins import random_spins
 from dyson.updates import Recompute
-from dyson.vmc.local_energy import fastest_updates
+from dyson.vmc.ratios import fastest_updates
 
 
 def test_attention_token_by_token():

@@ -247,7 +247,8 @@ def _stretch(
     cores = jnp.arange(n_slots - 2 * half, dtype=targets.dtype)
     hits = cores[:, None] == targets
     masks = jnp.bitwise_xor.reduce(jnp.where(hits, flips, 0), axis=1)
-    patterns = take(cache.windows.patterns)[half : n_slots - half] ^ masks[:, None]
+    patterns = take(cache.windows.patterns)[half : n_slots - half]
+    patterns = patterns, patterns ^ masks[:, None]
     after = env.flipped(model, tables.around.medium, tokens, patterns, exists[:, None])
     # nothing changes far from a flip but by rounding
     apart = jnp.abs(jnp.arange(n_slots, dtype=targets.dtype)[:, None] - half - targets)

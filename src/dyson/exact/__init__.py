@@ -4,14 +4,18 @@
 ``diagonalise``.
 """
 
+from dyson.exact.check import check
 from dyson.exact.diagonalise import MAX_SITES, GroundState, ground_state
-from dyson.exact.free_fermions import free_fermion_energy
+from dyson.exact.free_fermions import Correlators, free_fermion_correlators, free_fermion_energy
 from dyson.exact.known import GroundLevel, ground_energy, ground_level
 
 __all__ = [
     "MAX_SITES",
+    "Correlators",
     "GroundLevel",
     "GroundState",
+    "check",
+    "free_fermion_correlators",
     "free_fermion_energy",
     "ground_energy",
     "ground_level",

@@ -27,7 +27,7 @@ class GroundState(NamedTuple):
     """1 or -1: what the flip of all spins multiplies ``vector`` by; None where the Hamiltonian or
     the sector does not allow for that flip."""
     vector: np.ndarray
-    """Normalised, in the order of ``spins.enumerate_spins``."""
+    """Normalised, in the order of ``spins.enumerate_spins``; complex where the elements are."""
 
 
 def ground_state(
@@ -98,10 +98,10 @@ def _levels(
     indices = np.arange(2 ** (n - 1) if flips else 2**n, dtype=np.int32)
     if magnetisation is not None:
         indices = indices[n - 2 * np.bitwise_count(indices).astype(int) == magnetisation]
-    diagonal, targets, elements = _rows(hamiltonian, indices)
+    diagonal, targets, elements = rows_of(hamiltonian, indices)
 
     def embedded(vector: np.ndarray, sign: float) -> np.ndarray:
-        full = np.zeros(2**n)
+        full = np.zeros(2**n, vector.dtype)
         full[indices] = vector
         return (full + sign * full[::-1]) / np.sqrt(2) if flips else full
 
@@ -111,7 +111,9 @@ def _levels(
     # A move that turns the first spin down lands on the partner of another representative.
     crosses = targets >= 2 ** (n - 1)
     targets = np.where(crosses, 2**n - 1 - targets, targets)
-    signs = [parity] if parity is not None else [1, -1] if np.any(elements > 0) else [1]
+    # Perron-Frobenius: the ground state is positive where no element is
+    positive = np.isrealobj(elements) and not np.any(elements > 0)
+    signs = [parity] if parity is not None else [1] if positive else [1, -1]
     levels = []
     for sign in signs:
         signed = np.where(crosses, sign * elements, elements)
@@ -136,10 +138,11 @@ def _within(
     return inside, elements
 
 
-def _rows(
+def rows_of(
     hamiltonian: Hamiltonian, indices: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Diagonal (dim,), connected row numbers (c, dim) and elements (c, dim) of the given rows."""
+    """Diagonal (dim,), connected row numbers (c, dim) and elements (c, dim), real or complex, of
+    the given rows."""
     n_sites = hamiltonian.n_sites
 
     @jax.jit
@@ -160,19 +163,21 @@ def _rows(
         new = slice(start - first, None)
         diagonals.append(np.asarray(diagonal, dtype=float)[new])
         targets.append(np.asarray(target, dtype=np.int32)[new].T)
-        elements.append(np.asarray(element, dtype=float)[new].T)
+        element = np.asarray(element)
+        precise = complex if np.iscomplexobj(element) else float
+        elements.append(element.astype(precise)[new].T)
     return np.concatenate(diagonals), np.hstack(targets), np.hstack(elements)
 
 
 def _lowest(
     diagonal: np.ndarray, targets: np.ndarray, elements: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """Lowest eigenpair of the symmetric matrix with the given rows."""
-    dim = diagonal.size
+    """Lowest eigenpair of the Hermitian matrix with the given rows."""
+    dim, dtype = diagonal.size, elements.dtype
     if not np.any(elements):
         # Lanczos vectors of a multiple of the identity, of zero above all, end at the first step
         lowest = int(np.argmin(diagonal))
-        return float(diagonal[lowest]), np.eye(1, dim, lowest)[0]
+        return float(diagonal[lowest]), np.eye(1, dim, lowest, dtype)[0]
 
     def multiply(vector):
         vector = vector.reshape(dim)
@@ -182,11 +187,11 @@ def _lowest(
         return result
 
     if dim <= _MAX_DENSE:
-        matrix = np.stack([multiply(column) for column in np.eye(dim)], axis=1)
+        matrix = np.stack([multiply(column) for column in np.eye(dim, dtype=dtype)], axis=1)
         energies, vectors = np.linalg.eigh(matrix)
         return float(energies[0]), vectors[:, 0]
     # pyright sees the constructor of the base class, not the factory that scipy documents.
-    operator = LinearOperator((dim, dim), matvec=multiply, dtype=float)  # pyright: ignore[reportCallIssue]
-    start = np.random.default_rng(0).standard_normal(dim)
+    operator = LinearOperator((dim, dim), matvec=multiply, dtype=dtype)  # pyright: ignore[reportCallIssue]
+    start = np.random.default_rng(0).standard_normal(dim).astype(dtype)
     energies, vectors = eigsh(operator, k=1, which="SA", v0=start)
     return float(energies[0]), vectors[:, 0]

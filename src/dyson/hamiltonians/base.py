@@ -5,7 +5,18 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Int8
+from jaxtyping import Array, Float, Inexact, Int, Int8
+
+
+class Row(eqx.Module):
+    """Connected configurations of one kind, which one way of local updates serves."""
+
+    sites: Int[Array, "c f"]
+    """Where they differ from the reference, int32, padded with -1."""
+    elements: Inexact[Array, " c"]
+    reach: int = eqx.field(static=True)
+    each_site: bool = eqx.field(static=True)
+    """Whether these are the flips of every single site, in order of the sites."""
 
 
 class Hamiltonian(eqx.Module):
@@ -24,28 +35,36 @@ class Hamiltonian(eqx.Module):
     """A ring or an open chain."""
     spin_flip_symmetric: eqx.AbstractVar[bool]
     """Whether H commutes with the flip of all spins, known when H is built."""
-    flips_each_site: eqx.AbstractClassVar[bool]
+    flips_each_site: eqx.AbstractVar[bool]
     """Whether `connected` lists the flip of every single site, in order of the sites: all ratios of
     a row then come from one reference (`LocalUpdates.single_flips`)."""
 
-    conserves_magnetisation: eqx.AbstractClassVar[bool]
+    conserves_magnetisation: eqx.AbstractVar[bool]
     """Whether H commutes with the sum of all σᶻ: samplers then stay in one sector."""
     reach: eqx.AbstractVar[int]
-    """The largest distance between two of the sites in which connected configurations differ."""
+    """The sites in which connected configurations differ lie among 1 + reach neighbouring ones."""
 
     @abc.abstractmethod
     def diagonal(self, spins: Int8[Array, " n"]) -> Float[Array, ""]:
         """H_σσ."""
 
     @abc.abstractmethod
-    def connected(self, spins: Int8[Array, " n"]) -> tuple[Int[Array, "c f"], Float[Array, " c"]]:
-        """The off-diagonal entries of row σ.
+    def connected(
+        self, spins: Int8[Array, " n"]
+    ) -> tuple[Int[Array, "c f"], Inexact[Array, " c"]]:
+        """The off-diagonal entries of row σ, real or complex.
 
         Returns `sites` (c, f) int32, the sites in which the connected configurations differ from σ,
         padded with -1; and `elements` (c,), the entries H_σσ'. The shapes do not depend on σ: an
         entry that vanishes for this σ is returned as zero. The configurations of one row differ
         from each other, and none has all its sites padded.
         """
+
+    def rows(self, spins: Int8[Array, " n"]) -> tuple[Row, ...]:
+        """`connected` in parts of one kind each, which are evaluated together; one if not said
+        otherwise."""
+        sites, elements = self.connected(spins)
+        return (Row(sites, elements, self.reach, self.flips_each_site),)
 
     @property
     @abc.abstractmethod

@@ -33,6 +33,11 @@ class DysonNet(Network):
     arXiv:2603.11189).  Once the configuration is fixed, h is affine in its sources, which is what
     makes a local update an impurity in a known medium.
 
+    All tokens are treated alike: on a ring psi does not change when the spins are moved by whole
+    tokens, so that a state of momentum zero is all it can be.  An open chain shows its ends to the
+    network.  With ``site_embedding`` every token knows where it is, as disorder and edges want it,
+    and psi has no such symmetry once the first step is taken.
+
     Cost O(n_sites log n_sites) per configuration.
 
     Arguments:
@@ -44,6 +49,7 @@ class DysonNet(Network):
         state-space model with ``modes`` states), "power_law" (1/r .. 1/r^modes), or a class of
         one's own (:class:`dyson.Mixer` says how).
       periodic: ring or open chain.   complex_head: complex log psi with real parameters.
+      site_embedding: learn a vector for every token and add it to phi; zero at the start.
       dtype: float32 or float64; the default float of jax if not given.
       key: for the initial parameters.
     """
@@ -52,6 +58,8 @@ class DysonNet(Network):
     embed_linear: Float[Array, "features patterns"]
     blocks: tuple[Block, ...]
     head: LogCoshHead
+    embed_sites: Float[Array, "features tokens"] | None
+    """What the site embedding adds to phi."""
     n_sites: int = eqx.field(static=True)
     token_size: int = eqx.field(static=True)
     periodic: bool = eqx.field(static=True)
@@ -69,6 +77,7 @@ class DysonNet(Network):
         mixer: Literal["s4d", "real", "s4", "power_law"] | MixerFactory = "s4d",
         periodic: bool = True,
         complex_head: bool = False,
+        site_embedding: bool = False,
         dtype=None,
         key: jax.Array,
     ):
@@ -98,6 +107,7 @@ class DysonNet(Network):
         shape = (features, 2**token_size)
         self.embed_local = jax.random.normal(local_key, shape, dtype)
         self.embed_linear = jax.random.normal(linear_key, shape, dtype)
+        self.embed_sites = jnp.zeros((features, n_tokens), dtype) if site_embedding else None
         blocks = []
         for block_key in block_keys:
             mixer_key, rest = jax.random.split(block_key)
@@ -139,7 +149,13 @@ class DysonNet(Network):
         return bits @ (2 ** jnp.arange(self.token_size - 1, -1, -1, dtype=jnp.int32))
 
     def embed(self, patterns: Integer[Array, " tokens"]) -> tuple[Stream, Stream]:
-        """phi and h of the given token patterns."""
+        """phi and h of the patterns of all tokens of the chain."""
+        phi, h = self.embed_anywhere(patterns)
+        return (phi if self.embed_sites is None else phi + self.embed_sites), h
+
+    def embed_anywhere(self, patterns: Integer[Array, " some"]) -> tuple[Stream, Stream]:
+        """phi and h of the given patterns, without what phi owes to the place of a token: what a
+        move changes is a difference of two of these."""
         one_hot = patterns == jnp.arange(2**self.token_size, dtype=patterns.dtype)[:, None]
         one_hot = one_hot.astype(self.embed_local.dtype)
         return self.embed_local @ one_hot, self.embed_linear @ one_hot

@@ -94,6 +94,11 @@ class Translations(Projection):
                 f"{type(inner).__name__} on an open chain or without tokens; "
                 "write DysonNet(n_sites, periodic=True, ...)"
             )
+        if getattr(inner, "embed_sites", None) is not None:
+            raise ValueError(
+                "Translations: expected a network that does not know where a token is; "
+                "leave site_embedding out of DysonNet"
+            )
         self.network = network
 
     @property

@@ -106,7 +106,7 @@ def move_within(
     if not model.periodic:
         here = position + np.arange(width, dtype=np.int32)[:, None]
         exists = (here >= 0) & (here < model.n_tokens)
-    after = flipped(model, medium, before, pattern ^ masks, exists)
+    after = flipped(model, medium, before, (pattern, pattern ^ masks), exists)
     return Move(first, before, after, pattern, pattern ^ masks)
 
 
@@ -114,18 +114,22 @@ def flipped(
     model: DysonNet,
     medium: Medium,
     window: LocalFeatures,
-    patterns: Int[Array, "moved chains"],
+    patterns: tuple[Int[Array, "moved chains"], Int[Array, "moved chains"]],
     exists: Bool[Array, " width #chains"] | None,
 ) -> LocalFeatures:
-    """The window after the tokens in its middle have taken new patterns; O(window * features^2).
+    """The window after the tokens in its middle have changed their patterns, given before and
+    after; O(window * features^2).
 
     ``half_window`` tokens lie on either side of them.  ``exists`` tells tokens from vacuum on an
     open chain; None where all are tokens.
     """
     start, moved = half_window(model), slice(half_window(model), -half_window(model) or None)
-    phi, h = model.embed(patterns.reshape(-1))
-    phi, h = (x.reshape(-1, *patterns.shape) for x in (phi, h))
-    change = _only(exists, phi - window.phi[0][:, moved], moved)
+    # by their difference, in which what phi owes to the place of a token drops out
+    (old_phi, _), (phi, h) = (
+        [x.reshape(-1, *of_tokens.shape) for x in model.embed_anywhere(of_tokens.reshape(-1))]
+        for of_tokens in patterns
+    )
+    change = _only(exists, phi - old_phi, moved)
     new_phi, new_inputs, new_convolved, new_drives, new_gates = [], [], [], [], []
     for index, (block, layer) in enumerate(zip(model.blocks, medium.layers, strict=True)):
         here = slice(start, start + change.shape[1])

@@ -3,7 +3,8 @@
 ============  ================================================================================
 vmc           :class:`VMC`: ``init`` and ``step``
 measurement   samples of all chains with their local energies
-local_energy  E_loc of a batch; ``fastest_updates`` asks the cost model which updates pay
+local_energy  E_loc of a batch
+ratios        amplitude ratios by kinds of moves; ``fastest_updates`` asks the cost model which pay
 jacobian      derivatives of log psi at the samples
 statistics    means with error bars, autocorrelation, R-hat, V-score
 ============  ================================================================================

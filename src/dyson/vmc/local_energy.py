@@ -1,40 +1,17 @@
 """Local energies E_loc(sigma) = H_ss + sum_s' H_ss' psi(s') / psi(s) of a batch of samples."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, Int8
 
-from dyson.abacus import Abacus, AbacusPairs, supported
 from dyson.batching import in_chunks
 from dyson.hamiltonians import Hamiltonian
 from dyson.networks import Network
-from dyson.updates import BoundUpdates, LocalUpdates, Recompute
-
-# Working memory for one chunk of samples.  A processor gains nothing from more than its caches
-# hold; an accelerator needs the parallelism.
-MEMORY_BUDGET = {"cpu": 4 * 2**20, "gpu": 4 * 2**30, "tpu": 4 * 2**30}
-
-
-# Neighbouring sites up to which moves are evaluated in one window.
-LONGEST_SPAN = 4
-
-
-def fastest_updates(model: Network, reach: int = 0, flips: int = 1) -> LocalUpdates:
-    """ABACUS where it is built for the network and pays, else the full forward pass, for moves
-    of at most so many ``flips``, of sites up to ``reach`` apart."""
-    near = reach < LONGEST_SPAN
-    # far apart, two windows take two flips; a window that holds more of them would be a long one
-    if not supported(model) or not (near or flips <= 2):
-        return Recompute()
-    updates = Abacus(span=1 + reach) if near else AbacusPairs()
-    return updates if updates.pays(model) else Recompute()
-
-
-def samples_per_chunk(updates: BoundUpdates) -> int:
-    """How many samples fit the memory budget of the default device side by side."""
-    budget = MEMORY_BUDGET.get(jax.default_backend(), MEMORY_BUDGET["cpu"])
-    return max(1, budget // updates.bytes_per_sample())
+from dyson.updates import LocalUpdates
+from dyson.vmc.ratios import RowRatios, row_ratios, samples_per_chunk
 
 
 def local_energies(
@@ -45,16 +22,19 @@ def local_energies(
     updates: LocalUpdates | None = None,
     chunk_size: int | None = None,
 ) -> Inexact[Array, " samples"]:
-    """Total local energies, shape (samples,), real for a real log psi and complex otherwise.
+    """Total local energies, shape (samples,), real for a real log psi and real elements, complex
+    otherwise.
 
-    Each sample is one reference whose connected configurations share one cache: with ABACUS the
-    cost per connected element does not grow with the chain.  Ratios are evaluated in the precision
-    of the network, the sum over them in that of the Hamiltonian.
+    Each sample is one reference whose connected configurations share one cache, or one for those
+    near each other and one for the others: with ABACUS the cost per connected element does not grow
+    with the chain.  Ratios are evaluated in the precision of the network, the sum over them in that
+    of the Hamiltonian.
 
     Arguments:
-      updates: how ratios are computed; the cheaper of ABACUS and forward passes if not given.
+      updates: how ratios are computed; for each kind of moves (``Hamiltonian.rows``) the cheaper
+        of ABACUS and forward passes if not given.
       chunk_size: samples evaluated side by side; if not given, as many as fit the memory budget
-        of the device (``dyson.vmc.local_energy.MEMORY_BUDGET``).
+        of the device (``dyson.vmc.ratios.MEMORY_BUDGET``).
     """
     if spins.ndim != 2 or spins.shape[1] != hamiltonian.n_sites:
         raise ValueError(
@@ -68,22 +48,23 @@ def local_energies(
         )
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"local_energies: expected chunk_size >= 1, got {chunk_size}")
-    if updates is None:
-        sites, _ = jax.eval_shape(hamiltonian.connected, spins[0])
-        updates = fastest_updates(model, hamiltonian.reach, flips=sites.shape[1])
-    bound = updates.bind(model)
-    chunk_size = samples_per_chunk(bound) if chunk_size is None else chunk_size
+    ratios = row_ratios(model, spins[0], jax.eval_shape(hamiltonian.rows, spins[0]), updates)
+    chunk_size = samples_per_chunk(*ratios.bound) if chunk_size is None else chunk_size
+
+    return in_chunks(local_energy(hamiltonian, ratios), spins, chunk_size)
+
+
+def local_energy(
+    hamiltonian: Hamiltonian, ratios: RowRatios
+) -> Callable[[Int8[Array, " n_sites"]], Inexact[Array, ""]]:
+    """E_loc as a function of one configuration."""
 
     def energy(sample: Int8[Array, " n_sites"]) -> Inexact[Array, ""]:
-        sites, elements = hamiltonian.connected(sample)
-        cache = bound.init(sample)
-        each = hamiltonian.flips_each_site
-        log_ratios = bound.single_flips(cache) if each else bound.ratios(cache, sites)
-        # an entry that vanishes for this sample may lead out of its sector, where psi means nothing
-        # and the ratio may overflow
-        ratios = jnp.where(elements == 0, 0, jnp.exp(log_ratios))
-        dtype = np.promote_types(ratios.dtype, elements.dtype)
-        moved = jnp.sum(elements.astype(dtype) * ratios.astype(dtype))
-        return hamiltonian.diagonal(sample).astype(dtype) + moved
+        diagonal = hamiltonian.diagonal(sample)
+        total = diagonal.astype(np.promote_types(diagonal.dtype, ratios.log_psi))
+        for terms in ratios.terms(sample, hamiltonian.rows(sample)):
+            dtype = np.promote_types(total.dtype, terms.dtype)
+            total = total.astype(dtype) + jnp.sum(terms.astype(dtype))
+        return total
 
-    return in_chunks(energy, spins, chunk_size)
+    return energy

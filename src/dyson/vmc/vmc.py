@@ -27,7 +27,7 @@ from dyson.optimisers import energy_gradient
 from dyson.samplers import Sampler, SamplerState, check_fit
 from dyson.updates import LocalUpdates
 from dyson.vmc.jacobian import SAMPLES_AT_ONCE, log_derivatives
-from dyson.vmc.measurement import Measurement, draw, energies_of, measured
+from dyson.vmc.measurement import Measurement, draw, energies_of, joined, measured
 from dyson.vmc.statistics import (
     MIN_STEPS_SPLIT,
     DiagnosticWarning,
@@ -202,6 +202,23 @@ class VMC(eqx.Module):
         key, model = everywhere((key, model))
         samples, measurement = self._measured(key, model, by_chain(samples))
         return samples, everywhere(measurement)
+
+    def sample(self, state: VMCState, length: int) -> tuple[VMCState, Measurement]:
+        """At least ``length`` samples of every chain and their local energies, of a state that is
+        left as it is: for :func:`dyson.expect` and whatever else.
+
+        They are drawn ``chain_length`` at a time, by the programs of a step.  The state returned
+        has its chains and its random key moved on, so that the next call draws others.
+        """
+        if length < 1:
+            raise ValueError(f"VMC.sample: expected length >= 1, got {length}")
+        state, parts = placed(state), []
+        for _ in range(-(-length // self.chain_length)):
+            samples, part = self.measure(state.key, state.model, state.sampler)
+            key = jax.random.split(state.key)[1]
+            state = placed(dataclasses.replace(state, sampler=samples, key=key))
+            parts.append(part)
+        return state, joined(parts)
 
     def _measured(
         self, key: jax.Array, model: Network, samples: SamplerState

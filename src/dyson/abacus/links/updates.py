@@ -72,5 +72,5 @@ class LinkUpdates(NetworkUpdates):
 
 
 def _embedding_change(model: DysonNet, before: Array, after: Array) -> tuple[Array, Array]:
-    (phi0, h0), (phi1, h1) = model.embed(before), model.embed(after)
+    (phi0, h0), (phi1, h1) = model.embed_anywhere(before), model.embed_anywhere(after)
     return phi1 - phi0, h1 - h0
