@@ -93,6 +93,24 @@ def test_exchanges_give_the_same_chain(n_sites, projected, options):
     check_chains(SpinFlip(model) if projected else model, (1, 2))
 
 
+def test_a_ring_whose_tokens_know_their_places_is_entered_anywhere():
+    """A pass from another token on is the pass over the ring turned, embedding and all."""
+    model = SpinFlip(peaked_network(17, seed=1, depth=1, site_embedding=True, **SMALL))
+    turned = lambda k: eqx.tree_at(  # noqa: E731
+        lambda m: m.network.embed_sites, model, jnp.roll(model.network.embed_sites, -k, axis=1)
+    )
+    spins = random_spins(jax.random.key(0), (3, 17))
+    uniforms = jax.random.uniform(jax.random.key(1), (3, len(proposals(model))))
+    first = jnp.array([0, 5, 16], jnp.int32)
+    swept = pass_by_environments(model, spins, uniforms, (), first)
+    for chain, start in enumerate((0, 5, 16)):
+        one = slice(chain, chain + 1)
+        alone = pass_by_forward_passes(turned(start), spins[one], uniforms[one])
+        np.testing.assert_array_equal(swept[0][one], alone[0])
+        np.testing.assert_allclose(swept[2][:, one], alone[2], atol=1e-10)
+    assert not np.array_equal(swept[0][0], swept[0][1])
+
+
 def test_every_bond_is_proposed_but_those_across_the_cut():
     open_chain = random_network(6, periodic=False, kernel_size=1)
     bonds = {tuple(move) for move in proposals(open_chain, (1, 2)) if move[1] >= 0}

@@ -204,6 +204,7 @@ def environment_pass(
     spins: Int8[Array, "chains n_sites"],
     uniforms: Float[Array, "chains proposals"],
     distances: tuple[int, ...] = (),
+    first: Int[Array, " chains"] | None = None,
 ) -> tuple[
     Int8[Array, "chains n_sites"],
     Bool[Array, "proposals chains"],
@@ -211,6 +212,8 @@ def environment_pass(
 ]:
     """A pass of all chains over :func:`dyson.samplers.passes.proposals`, in O(n_tokens).
 
+    ``first``: the token of the ring with which the spins of each chain begin, for networks that
+    know where their tokens are; the first one if not given.
     Returns the same as :func:`dyson.samplers.passes.forward_pass` of every chain.
     """
     network, n_chains = swept_network(model), spins.shape[0]
@@ -223,7 +226,8 @@ def environment_pass(
     patterns = env.token_patterns(network, images.reshape(-1, network.n_sites))
     batch = patterns.shape[1]
 
-    tokens = env.local_features(network, medium, patterns)
+    starts = None if first is None else jnp.tile(first, batch // n_chains)
+    tokens = env.local_features(network, medium, patterns, starts)
     edge = jax.tree.map(lambda x: jnp.moveaxis(blocks.split(x)[0], 0, 1), tokens)
     entering = jax.tree.map(lambda x: jnp.moveaxis(blocks.split(x)[1], 1, 2), tokens)
     edge_patterns, entering_patterns = blocks.split(patterns)

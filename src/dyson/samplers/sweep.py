@@ -150,5 +150,5 @@ def _rotated_pass(
     size = network.token_size
     shift = origins // size * size if network.periodic else 0 * origins
     spins = jax.vmap(jnp.roll)(spins, -shift)
-    spins, accepted, _ = environment_pass(model, spins, uniforms, distances)
+    spins, accepted, _ = environment_pass(model, spins, uniforms, distances, shift // size)
     return jax.vmap(jnp.roll)(spins, shift), jnp.mean(accepted, axis=0)

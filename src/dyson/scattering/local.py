@@ -48,11 +48,21 @@ def half_window(model: DysonNet) -> int:
 
 
 def local_features(
-    model: DysonNet, medium: Medium, patterns: Int[Array, "tokens chains"]
+    model: DysonNet,
+    medium: Medium,
+    patterns: Int[Array, "tokens chains"],
+    first: Int[Array, " chains"] | None = None,
 ) -> LocalFeatures:
-    """All tokens of all chains, (tokens, features, chains); O(features^2) per token."""
+    """All tokens of all chains, (tokens, features, chains); O(features^2) per token.
+
+    ``first``: the token of the ring with which each row begins, the first one if not given.
+    """
     over_chains = lambda f: jax.vmap(f, in_axes=-1, out_axes=-1)
-    phi, h = over_chains(model.embed)(patterns)
+    phi, h = over_chains(model.embed_anywhere)(patterns)
+    if model.embed_sites is not None:
+        starts = jnp.zeros_like(patterns[0]) if first is None else first
+        roll = lambda start: jnp.roll(model.embed_sites, -start, axis=1)  # noqa: E731
+        phi = phi + jax.vmap(roll, out_axes=-1)(starts)
     layers = []
     for block, layer in zip(model.blocks, medium.layers, strict=True):
         local = over_chains(block.local)(phi)
