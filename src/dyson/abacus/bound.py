@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Inexact, Int, Int8
 
 from dyson.networks import DysonNet, Projection
-from dyson.networks.head import log_cosh
 from dyson.spins import flip
 from dyson.updates.protocol import BoundUpdates, Proposal, parameter_bytes
 
@@ -61,7 +60,7 @@ class NetworkUpdates(AbacusUpdates):
         """Estimated size of a cache and of the evaluation of all single flips."""
 
     def log_ratio(self, cache: Any, change: Inexact[Array, " hidden"]) -> Inexact[Array, ""]:
-        return jnp.sum(log_cosh(cache.theta + change) - log_cosh(cache.theta))
+        return self.network.head.log_ratio(cache.theta, change)
 
     def spins(self, cache: Any) -> Int8[Array, " n_sites"]:
         return cache.spins

@@ -57,6 +57,14 @@ class Mixer(eqx.Module):
     def powers(self, r: Int[Array, " lags"]) -> Array:
         """``lambda^r`` for integers r >= 0: shape (features, modes, lags), real or complex."""
 
+    def resized(self, n_tokens: int) -> "Mixer":
+        """The mixer for a chain of another length: the same exponentials, which know of none.
+
+        One whose exponentials were made for a length makes them anew here.
+        """
+        del n_tokens
+        return self
+
     def kernel(
         self, lags: Int[Array, " lags"], n_tokens: int, *, periodic: bool
     ) -> Float[Array, "features lags"]:

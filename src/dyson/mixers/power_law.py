@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from dyson.fields import with_fields
 from dyson.mixers.base import Mixer
 from hodlr import SumOfExponentials, fit_power_law, integer_power
 
@@ -45,6 +46,10 @@ class PowerLaw(Mixer):
     def errors(self) -> tuple[float, ...]:
         """Largest error of each power law on the lags of the chain, measured at every lag."""
         return tuple(error for _, _, error in self._fits())
+
+    def resized(self, n_tokens: int) -> "PowerLaw":
+        """The same power laws, fitted anew on the lags of a chain of another length."""
+        return with_fields(self, lags=max(n_tokens - 1, 1))
 
     def _fits(self) -> list[tuple[np.ndarray, np.ndarray, float]]:
         return [_fitted(power, self.lags) for power in range(1, self.amplitudes.shape[1] + 1)]

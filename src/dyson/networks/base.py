@@ -14,3 +14,13 @@ class Network(eqx.Module):
     @abc.abstractmethod
     def __call__(self, spins: Int8[Array, " n_sites"]) -> Inexact[Array, ""]:
         """log psi; batch with ``jax.vmap``."""
+
+    def resized(self, n_sites: int) -> "Network":
+        """The same state on a chain of another length, with the same parameters.
+
+        TypeError for a network that has no such rule; ValueError for a length that does not fit.
+        """
+        raise TypeError(
+            f"{type(self).__name__}.resized: expected a DysonNet or a projection of one; start on "
+            f"{n_sites} sites with a new network, or define resized(n_sites)"
+        )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Int8, Integer
 
+from dyson.fields import with_fields
 from dyson.mixers import S4, S4D, Mixer, PowerLaw, RealPoles
 from dyson.networks.base import Network
 from dyson.networks.blocks import Block, Stream
@@ -63,6 +64,7 @@ class DysonNet(Network):
     n_sites: int = eqx.field(static=True)
     token_size: int = eqx.field(static=True)
     periodic: bool = eqx.field(static=True)
+    head_tokens: int = eqx.field(static=True)  # of the chain that the head was made for
 
     def __init__(
         self,
@@ -89,11 +91,7 @@ class DysonNet(Network):
             raise ValueError(f"DysonNet: expected an odd kernel_size >= 1, got {kernel_size}")
         if token_size not in (1, 2, 4):
             raise ValueError(f"DysonNet: expected token_size 1, 2 or 4, got {token_size}")
-        if n_sites % token_size:
-            raise ValueError(
-                f"DysonNet: expected n_sites to be a multiple of token_size={token_size}, "
-                f"got {n_sites}; choose token_size=1 or another size"
-            )
+        _check_tokens("DysonNet", n_sites, token_size)
         make_mixer = MIXERS.get(mixer) if isinstance(mixer, str) else mixer
         if not callable(make_mixer):
             raise ValueError(
@@ -103,6 +101,7 @@ class DysonNet(Network):
         dtype = jnp.zeros(()).dtype if dtype is None else jnp.dtype(dtype)
         n_tokens = n_sites // token_size
         self.n_sites, self.token_size, self.periodic = n_sites, token_size, periodic
+        self.head_tokens = n_tokens
         local_key, linear_key, head_key, data_key, *block_keys = jax.random.split(key, 4 + depth)
         shape = (features, 2**token_size)
         self.embed_local = jax.random.normal(local_key, shape, dtype)
@@ -140,8 +139,42 @@ class DysonNet(Network):
 
     @property
     def pool_scale(self) -> float:
-        """theta = pool_scale * W_head sum_t h_t: the mean over tokens times sqrt(n_tokens)."""
-        return self.n_tokens**-0.5
+        """Omega = pool_scale * sum_t h_t: the mean over tokens times the root of their number, on
+        the chain that the head was made for."""
+        return self.head_tokens**-0.5 / self.head.growth
+
+    def resized(self, n_sites: int) -> "DysonNet":
+        """The same state on a chain of another length, a multiple of ``token_size``.
+
+        A token sees the same as before wherever its surroundings are the same: the parameters are
+        kept, all of them.  log psi has to be a sum over tokens, but the head is a function of their
+        mean; so it becomes N/N_0 times the same function of the mean:
+
+            log psi = N/N_0 sum_k log cosh(theta_k),   theta = sqrt(T_0) W mean_t h_t + b.
+
+        A ring that repeats a configuration of N_0 sites then has exactly N/N_0 times its log psi,
+        whatever the reach of the mixers: every token sees what it saw.  Power laws are the
+        exception, their images around the ring fall too slowly to be the same.
+
+        Why not theta = W sum_t h_t + b N/N_0, a sum over tokens as well?  Where log cosh is linear
+        it is the same.  But where theta passes through zero, log cosh is quadratic: theta and its
+        tanh, the slope with which each token enters log psi, would grow with the chain.  For a
+        Jastrow factor sum_k v(k) |h_k|^2, what log cosh is beyond its slope is a correction of
+        v(0): here that stays what it was, there it grows like N.  Summed over all configurations,
+        from 8 to 16 sites, V-scores (relative errors of the energy) are, here and there:
+        critical Ising ring 6.0e-4 (7.4e-4) and 3.6e-3 (2.4e-3), ordered (h = 1/2) 7.9e-5 (1.6e-5)
+        and 4.1e-3 (1.1e-3), long-range antiferromagnet 3.6e-3 (6.2e-4) and 7.3e-3 (1.2e-3).
+
+        Phases count modulo 2 pi, so N/N_0 times a phase is one where N/N_0 is whole; a complex head
+        that is grown by other ratios has cuts where Re theta changes sign.
+        """
+        if n_sites < 1:
+            raise ValueError(f"DysonNet.resized: expected n_sites >= 1, got {n_sites}")
+        _check_tokens("DysonNet.resized", n_sites, self.token_size)
+        n_tokens = n_sites // self.token_size
+        blocks = tuple(with_fields(b, mixer=b.mixer.resized(n_tokens)) for b in self.blocks)
+        head = with_fields(self.head, growth=n_tokens / self.head_tokens)
+        return with_fields(self, n_sites=n_sites, blocks=blocks, head=head)
 
     def patterns(self, spins: Integer[Array, " n_sites"]) -> Integer[Array, " tokens"]:
         """Index 0..2^token_size-1 of each token's spins: first spin most significant, -1 is 1."""
@@ -177,6 +210,14 @@ class DysonNet(Network):
         for block in self.blocks:
             phi, h = block(phi, h)
         return self.head.theta(self.pooled(h))
+
+
+def _check_tokens(name: str, n_sites: int, token_size: int) -> None:
+    if n_sites % token_size:
+        raise ValueError(
+            f"{name}: expected n_sites to be a multiple of token_size={token_size}, "
+            f"got {n_sites}; choose token_size=1 or another size"
+        )
 
 
 @eqx.filter_jit

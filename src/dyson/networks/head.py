@@ -16,10 +16,14 @@ class LogCoshHead(eqx.Module):
     """Maps the pooled stream Omega of shape (features,) to log psi.
 
     A complex head keeps real parameters: ``weight[0] + i weight[1]`` acts on the real Omega.
+
+    ``growth`` is the number of tokens as a multiple of those that the head was made for: Omega, a
+    mean over tokens, says how one chain of that length would look, and log psi is that of so many.
     """
 
     weight: Float[Array, "parts hidden features"]
     bias: Float[Array, "parts hidden"]
+    growth: float = eqx.field(static=True)
 
     def __init__(self, features: int, hidden: int, *, complex_head: bool, dtype, key: jax.Array):
         parts = 2 if complex_head else 1
@@ -28,6 +32,7 @@ class LogCoshHead(eqx.Module):
         self.weight = jax.random.normal(weight_key, shape, dtype) / features**0.5
         bias = jax.random.normal(bias_key, (parts, hidden), dtype)
         self.bias = bias.at[1:].set(0)  # no phases at the start
+        self.growth = 1.0
 
     def combine(self, parts: Float[Array, "parts hidden"]) -> Inexact[Array, " hidden"]:
         """Real and imaginary parts to one number per output."""
@@ -37,7 +42,13 @@ class LogCoshHead(eqx.Module):
         return self.combine(self.weight @ pooled + self.bias)
 
     def log_amplitude(self, theta: Inexact[Array, " hidden"]) -> Inexact[Array, ""]:
-        return jnp.sum(log_cosh(theta))
+        return self.growth * jnp.sum(log_cosh(theta))
+
+    def log_ratio(
+        self, theta: Inexact[Array, " hidden"], change: Inexact[Array, " hidden"]
+    ) -> Inexact[Array, ""]:
+        """What a change of theta adds to log psi, without the difference of two large sums."""
+        return self.growth * jnp.sum(log_cosh(theta + change) - log_cosh(theta))
 
     def calibrated(self, pooled: Float[Array, "samples features"], spread: float) -> "LogCoshHead":
         """Centre theta on the bias and scale it to give log psi over the samples the ``spread``.

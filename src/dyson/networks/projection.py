@@ -2,8 +2,9 @@
 
 import abc
 import functools
-from typing import final
+from typing import Self, final
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Int, Int8
@@ -55,6 +56,10 @@ class Projection(Network):
         """log of the mean of exp(log_terms)."""
         count = jnp.asarray(log_terms.shape[0], log_terms.dtype)
         return functools.reduce(jnp.logaddexp, log_terms) - jnp.log(count)
+
+    def resized(self, n_sites: int) -> Self:
+        """The projection of the resized network."""
+        return eqx.tree_at(lambda p: p.network, self, self.network.resized(n_sites))
 
     def __call__(self, spins: Int8[Array, " n_sites"]) -> Inexact[Array, ""]:
         return self.combine(jax.vmap(unprojected(self))(self.images(spins)))

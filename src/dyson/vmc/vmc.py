@@ -20,12 +20,13 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from dyson.batching import in_chunks
-from dyson.devices import at_samples, by_chain, everywhere, placed
+from dyson.devices import at_samples, by_chain, everywhere, gathered, placed
 from dyson.hamiltonians import Hamiltonian
 from dyson.networks import Network
 from dyson.optimisers import energy_gradient
 from dyson.samplers import Sampler, SamplerState, check_fit
 from dyson.updates import LocalUpdates
+from dyson.vmc.growth import carried_over, repeated
 from dyson.vmc.jacobian import SAMPLES_AT_ONCE, log_derivatives
 from dyson.vmc.measurement import Measurement, draw, energies_of, joined, measured
 from dyson.vmc.statistics import (
@@ -160,13 +161,39 @@ class VMC(eqx.Module):
         start_key, warm_key, key = jax.random.split(key, 3)
         samples = by_chain(self.sampler.init(start_key, model))
         model, warm_key, key = everywhere((model, warm_key, key))
-        for _ in range(-(-self.warm_up // self.chain_length)):
-            samples, *_ = draw(self.sampler, self.chain_length, warm_key, model, samples)
-            warm_key = jax.random.split(warm_key)[1]
+        samples = self._warmed(warm_key, model, samples)
+        optimiser = self.optimiser.init(eqx.filter(model, eqx.is_inexact_array))
+        return _new_state(model, samples, optimiser, key, jnp.zeros((), jnp.int32))
+
+    def grown(self, state: VMCState) -> VMCState:
+        """The state of a chain of another length continued on this one.
+
+        The network is resized (:meth:`dyson.DysonNet.resized`), the optimiser keeps its memory and
+        its step, and the chains start from their configurations repeated, warmed up.  ValueError
+        where this VMC has another optimiser.
+
+            state = vmc_of_64.grown(state_of_32)
+        """
+        start_key, warm_key, key = jax.random.split(state.key, 3)
+        sampler = self.sampler
+        model = state.model.resized(sampler.n_sites)
+        shape = sampler.n_chains, sampler.n_sites
+        spins = repeated(start_key, gathered(state.sampler.spins), shape, sampler.magnetisation)
+        fresh = sampler.init(start_key, model)
+        samples = by_chain(eqx.tree_at(lambda s: s.spins, fresh, spins))
+        model, warm_key, key = everywhere((model, warm_key, key))
+        samples = self._warmed(warm_key, model, samples)
         parameters = eqx.filter(model, eqx.is_inexact_array)
-        optimiser = self.optimiser.init(parameters)
-        before = Before(parameters, optimiser)
-        return placed(VMCState(model, samples, optimiser, key, jnp.zeros((), jnp.int32), before))
+        shapes = eqx.filter_eval_shape(self.optimiser.init, parameters)
+        optimiser = carried_over(state.optimiser, shapes)
+        return _new_state(model, samples, optimiser, key, state.step)
+
+    def _warmed(self, key: jax.Array, model: Network, samples: SamplerState) -> SamplerState:
+        """After so many samples of each chain as are thrown away at a start."""
+        for _ in range(-(-self.warm_up // self.chain_length)):
+            samples, *_ = draw(self.sampler, self.chain_length, key, model, samples)
+            key = jax.random.split(key)[1]
+        return samples
 
     def step(self, state: VMCState) -> tuple[VMCState, VMCInfo]:
         """One optimisation step.
@@ -227,6 +254,18 @@ class VMC(eqx.Module):
         samples, spins, acceptance = draw(self.sampler, self.chain_length, key, model, samples)
         how = self.hamiltonian, self.updates, self.chunk_size
         return samples, measured(*how, model, spins, acceptance)
+
+
+def _new_state(
+    model: Network,
+    samples: SamplerState,
+    optimiser: optax.OptState,
+    key: jax.Array,
+    step: Int[Array, ""],
+) -> VMCState:
+    """A state that nothing came before."""
+    before = Before(eqx.filter(model, eqx.is_inexact_array), optimiser)
+    return placed(VMCState(model, samples, optimiser, key, step, before))
 
 
 @eqx.filter_jit
