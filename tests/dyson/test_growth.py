@@ -107,6 +107,10 @@ def test_lengths_that_do_not_fit_are_named():
     model = random_network(8, token_size=4)
     with pytest.raises(ValueError, match="resized: expected n_sites to be a multiple of token_siz"):
         SpinFlip(model).resized(14)
+    placed = random_network(8, site_embedding=True)
+    assert placed.resized(8).n_sites == 8
+    with pytest.raises(ValueError, match="got 16: a network whose tokens know their places"):
+        placed.resized(16)
     with pytest.raises(ValueError, match="resized: expected n_sites >= 1, got 0"):
         model.resized(0)
     vit = ViT(8, features=4, heads=2, depth=1, key=jax.random.key(0))

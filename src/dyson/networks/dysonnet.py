@@ -171,6 +171,11 @@ class DysonNet(Network):
         if n_sites < 1:
             raise ValueError(f"DysonNet.resized: expected n_sites >= 1, got {n_sites}")
         _check_tokens("DysonNet.resized", n_sites, self.token_size)
+        if self.embed_sites is not None and n_sites != self.n_sites:
+            raise ValueError(
+                f"DysonNet.resized: expected {self.n_sites} sites, got {n_sites}: a network whose "
+                "tokens know their places belongs to one chain; leave site_embedding out"
+            )
         n_tokens = n_sites // self.token_size
         blocks = tuple(with_fields(b, mixer=b.mixer.resized(n_tokens)) for b in self.blocks)
         head = with_fields(self.head, growth=n_tokens / self.head_tokens)

@@ -2,7 +2,7 @@
 
 import abc
 import functools
-from typing import Self, final
+from typing import final
 
 import equinox as eqx
 import jax
@@ -57,7 +57,7 @@ class Projection(Network):
         count = jnp.asarray(log_terms.shape[0], log_terms.dtype)
         return functools.reduce(jnp.logaddexp, log_terms) - jnp.log(count)
 
-    def resized(self, n_sites: int) -> Self:
+    def resized(self, n_sites: int) -> "Projection":
         """The projection of the resized network."""
         return eqx.tree_at(lambda p: p.network, self, self.network.resized(n_sites))
 
