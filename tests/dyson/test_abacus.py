@@ -274,5 +274,5 @@ def test_ten_thousand_commits_do_not_drift():
         jax.tree.leaves(cache), jax.tree.leaves(init(final)), strict=True
     ):
         np.testing.assert_allclose(ours, fresh, atol=1e-8)
-    change = np.subtract(*quick_jit(jax.vmap(model))(jnp.stack([final, spins])))
+    change = np.subtract(*quick_jit(eqx.filter_vmap(model))(jnp.stack([final, spins])))
     assert abs(float(total) - change) < 1e-8

@@ -99,7 +99,7 @@ def test_a_trained_network_is_loaded_in_one_call(finished, tmp_path, monkeypatch
     state = read_state(run, problems_of(run.settings, build))
     assert bool(eqx.tree_equal(model, state.model))
     spins = random_spins(jax.random.key(3), (6,))
-    log_psi = jax.jit(model)
+    log_psi = eqx.filter_jit(model)
     assert np.isfinite(log_psi(spins)) and log_psi(spins) == log_psi(-spins)
     for name, message in [
         ("nowhere", "nowhere is not a run directory"),

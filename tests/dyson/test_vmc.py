@@ -204,7 +204,7 @@ def test_the_energy_of_other_parameters_weighs_samples_anew():
     hamiltonian = Ising(4, longitudinal=0.4)
     model = random_network(4, depth=1, complex_head=True)
     spins = enumerate_spins(4)
-    log_psi = np.asarray(quick_jit(jax.vmap(model))(spins))
+    log_psi = np.asarray(quick_jit(eqx.filter_vmap(model))(spins))
     counts = np.round(np.exp(2 * (log_psi.real - log_psi.real.max())) * 5000).astype(int)
     samples = jnp.asarray(np.repeat(np.asarray(spins), counts, axis=0))[None]
     vmc = VMC(hamiltonian, Metropolis(hamiltonian, 2), optax.sgd(0.0), updates=Recompute())
