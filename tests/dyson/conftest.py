@@ -40,7 +40,7 @@ _built_once = functools.lru_cache(cli.build)
 def _built(settings):
     """`dyson.app.train.build` for commands in this process: what it returns does not depend on the
     number of steps, and the programs compiled for one problem serve the next command."""
-    return _built_once(dataclasses.replace(settings, steps=1))
+    return _built_once(dataclasses.replace(settings, steps=10**6))
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from dyson.app import cli, cores
 from dyson.app.display import summary
 from dyson.app.run import RunDirectory, RunError
 from dyson.app.settings import Settings
-from dyson.app.train import build, read_state
+from dyson.app.train import build, problems_of, read_state
 from dyson.hamiltonians import Ising
 from dyson.spins import random_spins
 from lanes import later
@@ -96,7 +96,7 @@ def test_an_estimate_does_not_repeat_the_samples_of_the_run(finished):
 def test_a_trained_network_is_loaded_in_one_call(finished, tmp_path, monkeypatch):
     model = load(finished[0])
     run = RunDirectory.open(finished[0])
-    state = read_state(run, build(run.settings))
+    state = read_state(run, problems_of(run.settings, build))
     assert bool(eqx.tree_equal(model, state.model))
     spins = random_spins(jax.random.key(3), (6,))
     log_psi = jax.jit(model)
@@ -356,7 +356,7 @@ def test_progress_that_cannot_be_written_stops_nothing(finished, tmp_path):
 def test_a_run_that_goes_on_with_other_devices_says_so(finished, tmp_path, monkeypatch):
     directory = shutil.copytree(finished[0], tmp_path / "run")
     run = RunDirectory.open(directory)
-    state = read_state(run, build(run.settings))
+    state = read_state(run, problems_of(run.settings, build))
     monkeypatch.setattr(jax, "device_count", lambda: 3)
     run.save_state(state, 6)
     monkeypatch.undo()

@@ -15,7 +15,7 @@ from commands import contents, dyson
 from dyson.app import run as run_module
 from dyson.app.run import RunDirectory, RunError
 from dyson.app.settings import Settings
-from dyson.app.train import build, read_state
+from dyson.app.train import build, problems_of, read_state
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -269,12 +269,12 @@ def mutated(data, rng):
 def test_whatever_happens_to_a_file_nothing_changes_in_silence(finished, tmp_path, name):
     """Settings, metrics and state are read as they were written, or not at all."""
     directory = shutil.copytree(finished[0], tmp_path / "run")
-    problem = build(RunDirectory.open(directory).settings)
+    problems = problems_of(RunDirectory.open(directory).settings, build)
 
     def everything():
         run = RunDirectory.open(directory)
         lines = [json.dumps(record) for record in run.records()]
-        leaves = jax.tree.leaves(read_state(run, problem))
+        leaves = jax.tree.leaves(read_state(run, problems))
         keys = jax.dtypes.prng_key
         plain = [
             jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, keys) else x for x in leaves

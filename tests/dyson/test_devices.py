@@ -16,7 +16,7 @@ import devices_program
 from dyson import checkpoint, devices, processes
 from dyson.app.run import RunDirectory
 from dyson.app.settings import Settings
-from dyson.app.train import build, restore, start, train
+from dyson.app.train import build, problems_of, restore, start, train
 from dyson.processes import ProcessError
 from lanes import later
 
@@ -168,12 +168,12 @@ def test_an_error_on_one_process_is_raised_on_all(results):
 
 def test_a_resumed_run_compiles_no_second_step(tmp_path):
     settings = Settings(n_sites=4, features=4, hidden=2, depth=1, chains=8, steps=2)
-    problem = build(settings)
+    problems = problems_of(settings, build)
     run = RunDirectory.create(tmp_path / "run", settings)
     with devices_program.compilations() as compiled:
-        train(run, problem, start(run, problem))
+        train(run, problems, start(run, problems))
         run = run.change(steps=4)
-        state = train(run, problem, restore(run, problem))
+        state = train(run, problems, restore(run, problems))
     counts = [compiled.count(f"jit({name})") for name in devices_program.PROGRAMS]
     assert int(state.step) == 4 and counts == [1, 1, 1]
 

@@ -11,7 +11,7 @@ from dyson.app.settings import Settings
 def test_a_terminal_sees_a_progress_bar():
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, color_system=None, width=80)
-    record = {"step": 3, "energy": -7.5, "error": 0.06, "v_score": 2e-3}
+    record = {"step": 3, "n_sites": 6, "energy": -7.5, "error": 0.06, "v_score": 2e-3}
     record |= {"acceptance": 0.4, "r_hat": None}
     with Display(console, Settings(n_sites=6, steps=4), 2) as display:
         display.update(record)

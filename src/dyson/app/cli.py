@@ -38,11 +38,12 @@ from dyson.app.metrics import Record
 from dyson.app.run import PICTURE, OccupiedError, RunDirectory, RunError, RunStopped
 from dyson.app.settings import CHANGEABLE, Settings, SettingsError, flag_of
 from dyson.app.train import (
-    Problem,
+    Problems,
     build,
     evaluate,
     evaluation_key,
     final_key,
+    problems_of,
     read_state,
     restore,
     start,
@@ -156,11 +157,11 @@ def train_command(
     """Train a network and compare its energy with the exact one where that is known."""
     settings = Settings(**values)
     use_cores(chains=settings.chains)
-    problem = build(settings)
-    check_memory(problem, settings, batches=batches)
+    problems = problems_of(settings, build)
+    check_memory(problems(settings.n_sites), settings, batches=batches)
     _warn(overruled())
     with _new_run(directory, settings) as run:
-        return _carry_on(run, problem, _first_state(run, problem), batches, as_json)
+        return _carry_on(run, problems, _first_state(run, problems), batches, as_json)
 
 
 @app.command("resume")
@@ -193,15 +194,15 @@ def resume_command(
             raise RunError(
                 f"{directory} has taken {saved} steps already; give --steps a larger number"
             )
-        problem = build(settings)
-        check_memory(problem, settings, batches=batches)
+        problems = problems_of(settings, build)
+        check_memory(problems(settings.n_sites), settings, batches=batches)
         _warn(overruled())
         if devices is None:
             run = run.change(**changes)
-            return _carry_on(run, problem, start(run, problem), batches, as_json)
+            return _carry_on(run, problems, start(run, problems), batches, as_json)
         _warn(moved(devices))
-        state = restore(run, problem)
-        return _carry_on(run.change(**changes), problem, state, batches, as_json)
+        state = restore(run, problems)
+        return _carry_on(run.change(**changes), problems, state, batches, as_json)
 
 
 @app.command("evaluate")
@@ -216,9 +217,10 @@ def evaluate_command(
     if not run.has_state():
         raise RunError(f"{run.path} holds no trained network yet: {run.resume_command}")
     use_cores(chains=run.settings.chains)
-    problem = build(run.settings)
+    problems = problems_of(run.settings, build)
+    problem = problems(run.saved_sites())
     check_memory(problem, run.settings, batches=batches)
-    state = read_state(run, problem)
+    state = read_state(run, problems)
     record = {"directory": str(directory), "step": int(state.step)}
     record |= evaluate(problem, state, batches=batches, key=evaluation_key(seed))
     _report(record, as_json)
@@ -241,7 +243,7 @@ def plot_command(
     run = RunDirectory.open(directory)
     use_cores()
     file = run.path / PICTURE if output is None else picture_file(run, output)
-    picture = drawn(run, build(run.settings))
+    picture = drawn(run, problems_of(run.settings, build))
     try:
         with atomic_write(file) as stream:
             stream.write(picture)
@@ -275,11 +277,11 @@ def _free_directory(settings: Settings) -> Path:
     return path
 
 
-def _first_state(run: RunDirectory, problem: Problem) -> Any:
+def _first_state(run: RunDirectory, problems: Problems) -> Any:
     """Start a run; one that cannot start leaves nothing behind."""
     _interruption.sentence = f"interrupted; {run.resume_command} starts the run from step 0"
     try:
-        return start(run, problem)
+        return start(run, problems)
     except RunStopped:
         raise
     except Exception as error:
@@ -292,10 +294,12 @@ def _first_state(run: RunDirectory, problem: Problem) -> Any:
         raise
 
 
-def _carry_on(run: RunDirectory, problem: Problem, state: Any, batches: int, as_json: bool) -> int:
+def _carry_on(
+    run: RunDirectory, problems: Problems, state: Any, batches: int, as_json: bool
+) -> int:
     """Train to the end, then evaluate, draw and report."""
     _interruption.sentence = f"interrupted; {run.resume_command} goes on with the run"
-    state = _trained(run, problem, state)
+    state = _trained(run, problems, state)
     if _interruption.requested:
         # Whoever ends a process waits half a minute at most: no picture now, `dyson plot` draws it.
         raise _Stopped(
@@ -306,15 +310,16 @@ def _carry_on(run: RunDirectory, problem: Problem, state: Any, batches: int, as_
         f"interrupted in the final evaluation; {run.resume_command} completes it"
     )
     result = {"directory": str(run.path), "step": int(state.step)}
+    problem = problems(state.model.n_sites)
     result |= evaluate(problem, state, batches=batches, key=final_key(run, state))
     run.save_result(result)
-    run.save_picture(drawn(run, problem))
+    run.save_picture(drawn(run, problems))
     _interruption.finish()
     _report(result, as_json)
     return 0
 
 
-def _trained(run: RunDirectory, problem: Problem, state: Any) -> Any:
+def _trained(run: RunDirectory, problems: Problems, state: Any) -> Any:
     """The state after the last step, or after that in which a signal came."""
     console = Console(file=terminal.progress_stream())
     with Display(console, run.settings, int(state.step)) as display:
@@ -325,7 +330,9 @@ def _trained(run: RunDirectory, problem: Problem, state: Any) -> Any:
             display.update(record)
 
         try:
-            return train(run, problem, state, on_step=on_step, stop=lambda: _interruption.requested)
+            return train(
+                run, problems, state, on_step=on_step, stop=lambda: _interruption.requested
+            )
         except NonFiniteError as error:
             smaller = f"{flag_of('learning_rate')} {run.settings.learning_rate / 4:.3g}"
             raise RunStopped(f"{error}, as {run.resume_command} {smaller}") from error

@@ -48,7 +48,7 @@ class Display:
     def update(self, record: Record) -> None:
         """Show one line of metrics."""
         step = record["step"]
-        figures = _figures(record, self._settings.n_sites)
+        figures = _figures(record, grows=bool(self._settings.ladder))
         self._progress.update(self._task, completed=step, figures=figures)
         if not self._console.is_terminal and (step % self._every == 0 or step == 1):
             left = self._progress.tasks[0].time_remaining
@@ -85,13 +85,14 @@ def uncertain(value: float | None, error: float | None) -> str:
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
-def _figures(record: Record, n_sites: int) -> str:
-    energy, error = record["energy"], record["error"]
+def _figures(record: Record, *, grows: bool) -> str:
+    n_sites, energy, error = record["n_sites"], record["energy"], record["error"]
     return "  ".join(
         [
             f"E/N {uncertain(energy and energy / n_sites, error and error / n_sites)}",
             f"V {_short(record['v_score'])}",
-            f"acc {_short(record['acceptance'], '.0%')}",
+            # there is no room for both
+            f"N {n_sites}" if grows else f"acc {_short(record['acceptance'], '.0%')}",
             f"R̂ {_short(record['r_hat'], '.2f')}",
         ]
     )

@@ -8,24 +8,27 @@ from matplotlib.figure import Figure
 
 from dyson.app import plotting
 from dyson.app.run import FILES, PICTURE, RunDirectory, RunError
-from dyson.app.train import Problem
+from dyson.app.train import Problems
 from dyson.files import reason
 
 _BEGIN = b"\x89PNG\r\n\x1a\n"
 
 
-def drawn(run: RunDirectory, problem: Problem) -> bytes:
+def drawn(run: RunDirectory, problems: Problems) -> bytes:
     """The metrics of a run as a picture."""
     records = run.records()
     columns = [
         [float("nan") if record.get(name) is None else record[name] for record in records]
         for name in ("step", "energy", "error", "v_score")
     ]
+    sizes = [record["n_sites"] for record in records]
+    exact = {n_sites: problems(n_sites).exact_energy for n_sites in run.settings.sizes}
+    all_known = None not in exact.values()
     figure = Figure(figsize=(7, 6), layout="constrained")
     plotting.convergence(
         *columns,
-        n_sites=run.settings.n_sites,
-        exact=problem.exact_energy,
+        n_sites=sizes,
+        exact=[exact[n_sites] or 0.0 for n_sites in sizes] if all_known else None,
         figure=figure,
     )
     picture = io.BytesIO()

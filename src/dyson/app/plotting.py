@@ -15,37 +15,42 @@ def convergence(
     errors: ArrayLike,
     v_scores: ArrayLike,
     *,
-    n_sites: int,
-    exact: float | None = None,
+    n_sites: ArrayLike,
+    exact: ArrayLike | None = None,
     figure: Figure | None = None,
 ) -> tuple[Axes, Axes]:
     """Energy and V-score against the step, in two panels with a common axis.
 
     `energies` and `errors` are totals, shown per site. With the `exact` total energy the upper
     panel is the relative error |E - E₀|/|E₀| on a logarithmic scale, without it the energy itself.
-    Values that are not finite leave gaps. `figure` is a matplotlib figure to draw on, by default a
+    `n_sites` and `exact` are numbers, or one for each step of a state that grew. Values that are
+    not finite leave gaps. `figure` is a matplotlib figure to draw on, by default a
     new one that is attached to no window.
     """
     steps, energies, errors, v_scores = (
         np.asarray(values, dtype=float) for values in (steps, energies, errors, v_scores)
     )
+    sites = np.broadcast_to(np.asarray(n_sites, dtype=float), energies.shape)
     figure = Figure(figsize=(7, 6), layout="constrained") if figure is None else figure
     upper, lower = figure.subplots(2, 1, sharex=True)
     style: dict[str, Any] = {"color": "tab:blue", "marker": ".", "markersize": 3, "linewidth": 0.8}
     bars: dict[str, Any] = {"ecolor": "lightsteelblue", "elinewidth": 0.8}
-    if exact is None or exact == 0:
-        upper.errorbar(steps, energies / n_sites, errors / n_sites, **style, **bars)
+    if exact is None or np.any(np.asarray(exact) == 0):
+        upper.errorbar(steps, energies / sites, errors / sites, **style, **bars)
         upper.set_ylabel("E / N")
     else:
-        deviation = np.abs(energies - exact) / abs(exact)
+        exact = np.broadcast_to(np.asarray(exact, dtype=float), energies.shape)
+        deviation = np.abs(energies - exact) / np.abs(exact)
         # A bar that reaches below zero has no lower end on a logarithmic scale: let it end well
         # below its point, and the view follow the points.
-        reach = errors / abs(exact)
+        reach = errors / np.abs(exact)
         down = np.minimum(reach, 0.9 * deviation)
         upper.errorbar(steps, deviation, np.stack([down, reach]), **style, **bars)
         upper.set_ylabel("|E − E₀| / |E₀|")
         _logarithmic(upper, deviation)
-        upper.set_title(f"exact E₀/N = {exact / n_sites:.8f}", fontsize="medium")
+        if exact.size:
+            last = exact[-1] / sites[-1]
+            upper.set_title(f"exact E₀/N = {last:.8f}", fontsize="medium")
     lower.plot(steps, v_scores, **style)
     lower.set_ylabel("V-score")
     lower.set_xlabel("step")

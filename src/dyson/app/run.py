@@ -168,9 +168,13 @@ class RunDirectory:
             )
         return False
 
-    def save_state(self, state: Any, step: int) -> None:
-        """Replace the checkpoint. The metrics up to it are on disk before it is."""
+    def save_state(self, state: Any, step: int, *, n_sites: int | None = None) -> None:
+        """Replace the checkpoint. The metrics up to it are on disk before it is.
+
+        `n_sites` is the chain of the state, by default that of the run.
+        """
         metadata = {"step": step, "devices": jax.device_count(), "settings": self._fixed()}
+        metadata["n_sites"] = n_sites or self.settings.n_sites
         with self._writing():
             if (self.path / METRICS).exists():
                 with open(self.path / METRICS, "ab") as file:
@@ -188,11 +192,14 @@ class RunDirectory:
 
     def saved(self) -> tuple[int, int]:
         """The step of the checkpoint, and the number of devices that it was computed on."""
-        try:
-            metadata = checkpoint.load_metadata(self.path / CHECKPOINT)
-        except CheckpointError as error:
-            raise RunError(str(error)) from error
-        return self._step_and_devices(metadata)
+        return self._step_and_devices(self._metadata())
+
+    def saved_sites(self) -> int:
+        """The number of sites of the state in the checkpoint."""
+        n_sites = _table(self._metadata()).get("n_sites")
+        if type(n_sites) is not int or n_sites not in self.settings.sizes:
+            raise RunError(f"{self.path / CHECKPOINT} does not say on which chain of the run it is")
+        return n_sites
 
     def append(self, record: Record) -> None:
         """Add one line to the metrics."""
@@ -247,6 +254,12 @@ class RunDirectory:
     def _fixed(self) -> dict[str, Any]:
         """The settings that no resumed run may change: those of every state of this run."""
         return {k: v for k, v in self.settings.to_json().items() if k not in CHANGEABLE}
+
+    def _metadata(self) -> Any:
+        try:
+            return checkpoint.load_metadata(self.path / CHECKPOINT)
+        except CheckpointError as error:
+            raise RunError(str(error)) from error
 
     def _load(self, like: Any, within: str) -> tuple[Any, Any]:
         file = self.path / CHECKPOINT

@@ -5,9 +5,12 @@ checked in one place wherever it comes from.
 """
 
 import dataclasses
+import itertools
 import math
 import reprlib
 from typing import Any, get_type_hints
+
+from dyson.app import ladder as ladders
 
 MOST_SITES = 1_000_000
 
@@ -116,6 +119,11 @@ class Settings:
     )
 
     steps: int = _setting(150, "Optimisation steps.", "Training", minimum=1, limit=1_000_000_000)
+    grow: str = _setting(
+        ladders.AUTO,
+        "Shorter chains to train on before, with the steps on each, as 32:80,64:20; auto, or off.",
+        "Training",
+    )
     seed: int = _setting(0, "Seed of all random numbers.", "Training", minimum=0, maximum=2**32 - 1)
     sampler: str = _setting(
         "sweep",
@@ -133,7 +141,8 @@ class Settings:
     )
     learning_rate: float = _setting(
         0.2,
-        "Factor on the natural-gradient step for 80 steps; then it falls like 1/t.",
+        "Factor on the natural-gradient step for 80 steps, or 20 on the last chain of --grow; then "
+        "it falls like 1/t.",
         "Training",
         above=0,
     )
@@ -169,6 +178,32 @@ class Settings:
                 f"{flag_of('n_sites')} must be a multiple of {flag_of('token_size')}, "
                 f"got {self.n_sites} sites in tokens of {self.token_size}"
             )
+        # written out, so that a run keeps its ladder whatever becomes of the automatic one
+        object.__setattr__(self, "grow", ladders.written(self.ladder))
+
+    @property
+    def ladder(self) -> tuple[ladders.Rung, ...]:
+        """The shorter chains that come before that of ``n_sites``."""
+        try:
+            return ladders.ladder(self.grow, self.n_sites, self.token_size, self.steps)
+        except ValueError as error:
+            raise SettingsError(f"{flag_of('grow')} {error}") from error
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The chains of the run in their order."""
+        return (*(rung.n_sites for rung in self.ladder), self.n_sites)
+
+    def sites_at(self, step: int) -> int:
+        """The chain on which a step is taken."""
+        ends = itertools.accumulate(rung.steps for rung in self.ladder)
+        return self.sizes[sum(step > end for end in ends)]
+
+    def on(self, n_sites: int) -> "Settings":
+        """The settings of one chain of the run, with those that come before it."""
+        number = self.sizes.index(n_sites)
+        before = ladders.written(self.ladder[:number])
+        return dataclasses.replace(self, n_sites=n_sites, grow=before)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; infinity, which JSON does not know, becomes the string "inf"."""

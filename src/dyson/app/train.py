@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from dyson import exact, processes
+from dyson.app.ladder import FIRST_STEPS, NEXT_STEPS
 from dyson.app.metrics import Record
 from dyson.app.run import CHECKPOINT, RunDirectory, RunError
 from dyson.app.settings import Settings, SettingsError
@@ -60,6 +61,15 @@ class Problem:
             return None
 
 
+Problems = Callable[[int], Problem]
+"""The problem on each chain of a run, by its number of sites."""
+
+
+def problems_of(settings: Settings, build: Callable[[Settings], Problem]) -> Problems:
+    """What :func:`build` makes of each chain of a run, once."""
+    return functools.cache(lambda n_sites: build(settings.on(n_sites)))
+
+
 def build(settings: Settings) -> Problem:
     """Hamiltonian, network, sampler and optimiser of a run. Raises `SettingsError`."""
     try:
@@ -75,7 +85,7 @@ def build(settings: Settings) -> Problem:
 
         def network() -> Network:
             model = DysonNet(
-                settings.n_sites,
+                settings.sizes[0],
                 features=settings.features,
                 depth=settings.depth,
                 modes=settings.modes,
@@ -89,7 +99,7 @@ def build(settings: Settings) -> Problem:
                 key=_initial_keys(settings)[0],
             )
             projected = settings.project and hamiltonian.spin_flip_symmetric
-            return SpinFlip(model) if projected else model
+            return (SpinFlip(model) if projected else model).resized(settings.n_sites)
 
         make_sampler = {"sweep": Sweep, "metropolis": Metropolis}[settings.sampler]
         sampler = make_sampler(hamiltonian, settings.chains, sweeps=settings.sweeps)
@@ -112,30 +122,42 @@ def _initial_keys(settings: Settings) -> tuple[jax.Array, jax.Array]:
 
 def _optimiser(settings: Settings) -> optax.GradientTransformationExtraArgs:
     return spring(
-        annealed_rate(settings.learning_rate),
+        annealed_rate(settings.learning_rate, hold=_hold(settings)),
         shift=decaying_shift(settings.shift, settings.shift_floor),
         trust_region=settings.trust_region,
     )
 
 
-def start(run: RunDirectory, problem: Problem) -> Any:
+def _hold(settings: Settings) -> int:
+    """Steps at the full learning rate: what a chain of its own takes, and on a grown one those that
+    its longer waves take, which decay by the sum of the rates times their small energy."""
+    before = sum(rung.steps for rung in settings.ladder)
+    return max(FIRST_STEPS, before + NEXT_STEPS if before else 0)
+
+
+def start(run: RunDirectory, problems: Problems) -> Any:
     """The state of a new run, saved as its first checkpoint."""
-    state = problem.initial_state()
-    run.save_state(state, 0)
+    state = problems(run.settings.sizes[0]).initial_state()
+    save(run, state)
     return state
 
 
-def read_state(run: RunDirectory, problem: Problem) -> VMCState:
-    """The state in the run's checkpoint."""
-    state, step = run.load_state_and_step(problem.state_shapes)
+def save(run: RunDirectory, state: VMCState) -> None:
+    """Write the checkpoint."""
+    run.save_state(state, int(state.step), n_sites=state.model.n_sites)
+
+
+def read_state(run: RunDirectory, problems: Problems) -> VMCState:
+    """The state in the run's checkpoint, of the chain that it has come to."""
+    state, step = run.load_state_and_step(problems(run.saved_sites()).state_shapes)
     if int(state.step) != step:
         raise RunError(f"{run.path / CHECKPOINT} holds step {int(state.step)} and says {step}")
     return state
 
 
-def restore(run: RunDirectory, problem: Problem) -> VMCState:
+def restore(run: RunDirectory, problems: Problems) -> VMCState:
     """The state to go on from; metrics of later steps are dropped, they come again."""
-    state = read_state(run, problem)
+    state = read_state(run, problems)
     processes.on_first(run.forget_after, int(state.step))
     return state
 
@@ -154,12 +176,13 @@ def load(directory: str | os.PathLike) -> Network:
         )
     if not run.has_state():
         raise RunError(f"{run.path} holds no trained network yet: {run.resume_command}")
-    return run.load_state(build(run.settings).network_shapes, within=".model")
+    problem = build(run.settings.on(run.saved_sites()))
+    return run.load_state(problem.network_shapes, within=".model")
 
 
 def train(
     run: RunDirectory,
-    problem: Problem,
+    problems: Problems,
     state: Any,
     *,
     on_step: Callable[[Record], None] = lambda record: None,
@@ -167,31 +190,39 @@ def train(
 ) -> Any:
     """Take steps until the number in the settings is reached or `stop()` is true.
 
-    Every step adds a line to the metrics; checkpoints are written as often as the settings say and
-    at the end, also when a value is not finite: then the last good state is saved and the
-    `NonFiniteError` goes on to the caller.
+    A state grows to the chain of a step right before it. Every step adds a line to the metrics;
+    checkpoints are written as often as the settings say and at the end, also when a value is not
+    finite: then the last good state is saved and the `NonFiniteError` goes on to the caller.
 
     Of several processes all call this, the first writes, and all stop when one of them is told to.
     """
     step = saved = int(state.step)
     while step < run.settings.steps and not processes.on_any(stop()):
         began = time.perf_counter()
+        # a state that had to step back may stand on a chain that its step does not belong to yet
+        n_sites = max(run.settings.sites_at(step + 1), state.model.n_sites)
+        vmc = problems(n_sites).vmc
+        if n_sites > state.model.n_sites:
+            if saved != step:  # the programs of the longer chain take a while to compile
+                save(run, state)
+                saved = step
+            state = vmc.grown(state)
         try:
-            state, info = problem.vmc.step(state)
+            state, info = vmc.step(state)
         except NonFiniteError as error:
-            run.save_state(error.state, int(error.state.step))
+            save(run, error.state)
             processes.on_first(run.forget_after, int(error.state.step))
             raise
         step = int(state.step)
-        record = {"step": step} | _numbers(info)
+        record = {"step": step, "n_sites": n_sites} | _numbers(info)
         record["seconds"] = round(time.perf_counter() - began, 6)
         processes.on_first(run.append, record)
         if step % run.settings.checkpoint_every == 0:
-            run.save_state(state, step)
+            save(run, state)
             saved = step
         on_step(record)
     if saved != step:
-        run.save_state(state, step)
+        save(run, state)
     return state
 
 
