@@ -71,10 +71,10 @@ def random_subject(
     hamiltonian = Ising(n_sites, longitudinal=0.1, periodic=periodic)  # no global flips
     model = DysonNet(
         n_sites,
-        mixer=mixer,
+        mixer=mixer,  # pyright: ignore[reportArgumentType]
         periodic=periodic,
         dtype=jnp.float32,
-        key=jax.random.key(0),  # pyright: ignore[reportArgumentType]
+        key=jax.random.key(0),
     )
     subject = Subject(hamiltonian, model, random_spins(jax.random.key(1), (chains, n_sites)))
     if not correlated:
@@ -85,7 +85,7 @@ def random_subject(
 def trained_subject(directory: Path, chains: int) -> Subject:
     """The network in a run directory, from the configurations where its training stopped."""
     run = RunDirectory.open(directory)
-    problem = build(run.settings)
+    problem = build(run.settings.on(run.saved_sites()))
     state = run.load_state(problem.state_shapes)
     spins = state.sampler.spins
     pick = jnp.arange(chains) % spins.shape[0]
