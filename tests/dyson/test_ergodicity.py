@@ -20,7 +20,7 @@ from dyson.spins import enumerate_spins, spins_in_sector, spins_to_index
 from lanes import later
 from random_networks import random_network
 
-N, CHAINS, SAMPLES = 6, 2000, 24
+N, CHAINS, SAMPLES = 6, 1000, 24
 
 SAMPLERS = {
     "metropolis": lambda periodic: Metropolis(Ising(N, periodic=periodic), CHAINS),

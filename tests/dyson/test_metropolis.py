@@ -13,6 +13,7 @@ from compiling import quick_jit
 from dyson import J1J2, Abacus, Ising, Metropolis, Recompute
 from dyson.samplers import Exchanges, Flips, Mixture, Runs
 from dyson.spins import enumerate_spins, spins_in_sector, spins_to_index
+from lanes import later
 from random_networks import random_network
 
 
@@ -28,6 +29,11 @@ def probabilities(model, n_sites):
     return weight / weight.sum()
 
 
+# Independent chains, one sample of each.
+CHAINS = pytest.mark.parametrize("chains", [3000, later(8000)])
+
+
+@CHAINS
 @pytest.mark.parametrize(
     "n, updates, complex_head, periodic",
     [
@@ -36,24 +42,24 @@ def probabilities(model, n_sites):
         (7, Recompute(), False, False),
     ],
 )
-def test_samples_follow_the_enumerated_distribution(n, updates, complex_head, periodic):
-    """8000 independent chains, one sample each: an exact chi-square test (false alarm 1e-6)."""
+def test_samples_follow_the_enumerated_distribution(n, updates, complex_head, periodic, chains):
+    """An exact chi-square test (false alarm 1e-6)."""
     model = random_network(n, seed=2, complex_head=complex_head, depth=1, periodic=periodic)
     p = probabilities(model, n)
     assert p.max() > 4 / 2**n  # peaked
-    sampler = Metropolis(Ising(n, periodic=periodic), 8000, sweeps=60, updates=updates)
+    sampler = Metropolis(Ising(n, periodic=periodic), chains, sweeps=60, updates=updates)
     state = sampler.init(jax.random.key(0), model)
     state, info = quick_jit(sampler.sample)(jax.random.key(1), model, state)
     counts = np.bincount(np.asarray(spins_to_index(state.spins)), minlength=2**n)
-    common = p * 8000 >= 5
+    common = p * chains >= 5
     observed = np.append(counts[common], counts[~common].sum())
-    expected = np.append(p[common], p[~common].sum()) * 8000
+    expected = np.append(p[common], p[~common].sum()) * chains
     if expected[-1] < 5:  # too few to count on their own
         observed[-2] += observed[-1]
         expected[-2] += expected[-1]
         observed, expected = observed[:-1], expected[:-1]
     assert chisquare(observed, expected).pvalue > 1e-6
-    assert info.acceptance.shape == (8000,) and 0 < float(jnp.mean(info.acceptance)) < 1
+    assert info.acceptance.shape == (chains,) and 0 < float(jnp.mean(info.acceptance)) < 1
 
 
 def test_a_wrong_distribution_is_noticed():
@@ -141,12 +147,15 @@ def test_a_mixture_weights_its_parts():
     assert np.all(np.asarray(sites)[kinds == 2, 0] == np.asarray(drawn[1][2])[kinds == 2])
 
 
+@CHAINS
 @pytest.mark.parametrize(
     "n, magnetisation, updates, periodic",
     [(10, 0, Recompute(), True), (5, -1, Local(), False)],
 )
-def test_exchanges_follow_the_distribution_inside_a_sector(n, magnetisation, updates, periodic):
-    """Independent chains, one sample each: an exact chi-square test (false alarm 1e-6)."""
+def test_exchanges_follow_the_distribution_inside_a_sector(
+    n, magnetisation, updates, periodic, chains
+):
+    """An exact chi-square test (false alarm 1e-6)."""
     model = random_network(n, depth=1, modes=1, mixer="real", periodic=periodic)
     # scattering is strong, else these networks know little but the magnetisation
     sharper = lambda m: (m.blocks[0].mix_out, m.head.weight)  # noqa: E731
@@ -158,7 +167,7 @@ def test_exchanges_follow_the_distribution_inside_a_sector(n, magnetisation, upd
     assert p.max() > 3 / inside.sum()  # peaked
     hamiltonian = J1J2(n, j2=0.4, periodic=periodic)
     sampler = Metropolis(
-        hamiltonian, 8000, sweeps=30, updates=updates, magnetisation=magnetisation
+        hamiltonian, chains, sweeps=30, updates=updates, magnetisation=magnetisation
     )
     assert sampler.moves.conserves_magnetisation
     assert sampler.global_flips == (magnetisation == 0)
@@ -167,9 +176,9 @@ def test_exchanges_follow_the_distribution_inside_a_sector(n, magnetisation, upd
     state, info = quick_jit(sampler.sample)(jax.random.key(1), model, state)
     counts = np.bincount(np.asarray(spins_to_index(state.spins)), minlength=2**n)
     assert counts[~inside].sum() == 0
-    common = p * 8000 >= 5
+    common = p * chains >= 5
     observed = np.append(counts[common], counts[~common].sum())
-    expected = np.append(p[common], p[~common].sum()) * 8000
+    expected = np.append(p[common], p[~common].sum()) * chains
     assert expected[-1] >= 5 or expected[-1] < 1e-9
     keep = expected > 1e-9
     assert chisquare(observed[keep], expected[keep]).pvalue > 1e-6

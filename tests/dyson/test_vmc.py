@@ -32,6 +32,7 @@ from dyson.spins import enumerate_spins
 from dyson.vmc.measurement import Measurement, draw, measured
 from dyson.vmc.statistics import DiagnosticWarning, moved
 from dyson.vmc.vmc import _energy, _improved
+from lanes import later
 from random_networks import random_network
 
 # One object, so that steps of the same shapes are one program.
@@ -186,7 +187,15 @@ def test_too_few_samples_say_what_is_not_known(chains, length, unknown):
 
 
 @pytest.mark.parametrize(
-    "optimiser, dtype", [(optax.lbfgs(), jnp.float64), (optax.polyak_sgd(f_min=-8.0), jnp.float32)]
+    "optimiser, dtype",
+    [
+        (
+            optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(20)),
+            jnp.float64,
+        ),
+        (optax.polyak_sgd(f_min=-8.0), jnp.float32),
+        later(optax.lbfgs(), jnp.float64),
+    ],
 )
 def test_line_searches_have_what_they_ask_for(optimiser, dtype):
     # optax itself mixes dtypes in them
