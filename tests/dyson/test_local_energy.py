@@ -110,7 +110,8 @@ def test_every_kind_of_moves_is_served():
     hamiltonian = PauliStrings(8, [*terms, ("YZ", 0.2), *interactions.chirality(0.3)])
     kinds = [(kind.sites.shape[1], kind.reach) for kind in hamiltonian.kinds]
     assert kinds == [(1, 0), (2, 3), (2, 4)]
-    model = random_network(8, depth=1, complex_head=True)
+    small = {"depth": 1, "features": 2, "modes": 1, "mixer": "real"}
+    model = random_network(8, complex_head=True, **small)
     spins = random_spins(jax.random.key(2), (5, 8))
     expected = from_the_rows(hamiltonian, quick_jit(model))[np.asarray(spins_to_index(spins))]
     np.testing.assert_allclose(evaluate(hamiltonian, model, spins), expected, rtol=1e-10)

@@ -56,9 +56,10 @@ def test_finds_the_ground_state_and_compiles_once():
     for _ in range(60):
         state, info = vmc.step(state)
     vmc.measure(jax.random.key(2), state.model, state.sampler)
-    moved_on, samples = vmc.sample(state, 6)
-    assert samples.spins.shape == (32, 8, 8) and samples.energies.shape == (32, 8)
-    again, others = vmc.sample(state, 5)[1], vmc.sample(moved_on, 5)[1]
+    length = 2 * vmc.chain_length
+    moved_on, samples = vmc.sample(state, length - 1)  # rounded up
+    assert samples.spins.shape[:2] == samples.energies.shape == (32, length)
+    again, others = vmc.sample(state, length)[1], vmc.sample(moved_on, length)[1]
     assert jnp.all(samples.spins == again.spins) and jnp.any(samples.spins != others.spins)
     after = [program._cached._cache_size() for program in programs]
     assert [b - a for a, b in zip(before, after, strict=True)] == [0, 1, 1]  # drawn in warm-up
