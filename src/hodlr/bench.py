@@ -1,15 +1,20 @@
-"""Measurements of the package: `python -m hodlr.bench accuracy | growth | compare | power-law`.
+"""Measurements of the package: `python -m hodlr.bench COMMAND`, of which there are
 
 accuracy   errors of log det, solutions and derivatives of 200 matrices, beside LAPACK's
 growth     operations counted by the compiler, and times, from n = 2¹⁰ to 2¹⁶, with the exponents
-compare    solve + slogdet at n = 16384 beside george and celerite2 (extra `bench`) and a dense
-           Cholesky factorisation at n = 8192
+compare    a likelihood (solve + log det) at n = 16384 with 8 modes, at regular and irregular times,
+           beside celerite2, george and tinygp (extra `bench`; what is not installed is named), and
+           a dense Cholesky factorisation at n = 8192
+process    a Gaussian process on 10⁵ irregular points (likelihood, gradient, prediction), then 10⁶
 power-law  terms and errors of `fit_power_law`
 """
 
 import math
+import resource
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -86,62 +91,127 @@ def growth() -> None:
         print(f"{name:13s} exponent of operations {operations:.3f}, of time {seconds:.3f}")
 
 
-def compare(n: int = 16384) -> None:
-    """Solve and log-determinant beside the packages that do the same for Gaussian processes."""
-    import celerite2  # pyright: ignore[reportMissingImports]  (the bench extra)
-    import george  # pyright: ignore[reportMissingImports]
+def _likelihood(matrix, y):
+    """log p(y) for a covariance of mean zero."""
+    factorisation = hodlr.factorise(matrix, positive_definite=True)
+    square = y @ factorisation.solve(y) + factorisation.logdet()
+    return -(square + y.shape[0] * math.log(2 * math.pi)) / 2
 
-    rng = np.random.default_rng(0)
-    matrix, y = _noisy_matrix(n), rng.normal(size=n)
-    sites, noise = np.arange(n, dtype=float), np.asarray(matrix.diagonal) - 8.0
 
-    @jax.jit
-    def likelihood(matrix, y):
-        factorisation = hodlr.factorise(matrix)
-        return -0.5 * (
-            y @ factorisation.solve(y) + factorisation.slogdet()[1] + n * math.log(2 * math.pi)
-        )
+def _by_celerite2(times, noise, y):
+    from celerite2 import GaussianProcess, terms  # pyright: ignore[reportMissingImports]
 
-    terms = [celerite2.terms.RealTerm(a=1.0, c=c) for c in _rates()]
-    process = celerite2.GaussianProcess(celerite2.terms.TermSum(*terms), mean=0.0)
+    kernel = terms.TermSum(*(terms.RealTerm(a=1.0, c=c) for c in _rates()))
+    process = GaussianProcess(kernel, mean=0.0)
 
-    def by_celerite2():
-        process.compute(sites, diag=noise)
+    def likelihood():
+        process.compute(times, diag=noise)
         return process.log_likelihood(y)
 
-    kernels = [george.kernels.ExpKernel(1 / c**2) for c in _rates()]
-    kernel = kernels[0]
-    for other in kernels[1:]:
+    return likelihood
+
+
+def _by_george(times, noise, y):
+    import george  # pyright: ignore[reportMissingImports]
+
+    kernel, *others = (george.kernels.ExpKernel(1 / c**2) for c in _rates())
+    for other in others:
         kernel = kernel + other
-    gaussian = george.GP(kernel, solver=george.HODLRSolver, tol=1e-10, min_size=100)
+    process = george.GP(kernel, solver=george.HODLRSolver, tol=1e-10, min_size=100)
 
-    def by_george():
-        gaussian.compute(sites, np.sqrt(noise))
-        return gaussian.log_likelihood(y)
+    def likelihood():
+        process.compute(times, np.sqrt(noise))
+        return process.log_likelihood(y)
 
+    return likelihood
+
+
+def _by_tinygp(times, noise, y):
+    from tinygp import GaussianProcess  # pyright: ignore[reportMissingImports]
+    from tinygp.kernels import quasisep  # pyright: ignore[reportMissingImports]
+
+    @jax.jit
+    def likelihood(scales, times, noise, y):
+        kernel, *others = (quasisep.Exp(scale=scale) for scale in scales)
+        for other in others:
+            kernel = kernel + other
+        return GaussianProcess(kernel, times, diag=noise).log_probability(y)
+
+    given = [jnp.asarray(a) for a in (1 / _rates(), times, noise, y)]
+    return lambda: likelihood(*given)
+
+
+def compare(n: int = 16384) -> None:
+    """The likelihood beside the packages that do the same for Gaussian processes."""
+    rng = np.random.default_rng(0)
+    matrix, y = _noisy_matrix(n), jnp.asarray(rng.normal(size=n))
+    noise = np.asarray(matrix.diagonal) - 8.0
+    kernel = hodlr.kernels.decay(1 / _rates()[0])
+    for rate in _rates()[1:]:
+        kernel = kernel + hodlr.kernels.decay(1 / rate)
+    likelihood, gradient = jax.jit(_likelihood), jax.jit(jax.value_and_grad(_likelihood))
+    general = jax.jit(lambda m, y: (hodlr.factorise(m).slogdet(), hodlr.factorise(m).solve(y)))
+    irregular = np.sort(rng.uniform(0, n, n))
+    for name, times in (("regular", np.arange(n, dtype=float)), ("irregular", irregular)):
+        covariance = hodlr.Covariance(times, kernel, noise)
+        rows: dict[str, tuple[Callable[[], Any], int]] = {
+            "hodlr, covariance": (lambda c=covariance: likelihood(c, y), 20),
+            "    with its gradient": (lambda c=covariance: gradient(c, y), 20),
+        }
+        if name == "regular":
+            rows |= {
+                "hodlr, exponential": (lambda: likelihood(matrix, y), 20),
+                "    with its gradient": (lambda: gradient(matrix, y), 20),
+                "hodlr, exponential, any matrix": (lambda: general(matrix, y), 5),
+                "hodlr, HODLR": (lambda: likelihood(hodlr.from_exponentials(matrix), y), 2),
+            }
+        others = {"celerite2": _by_celerite2, "tinygp": _by_tinygp, "george": _by_george}
+        print(f"{name} times, n = {n}, {len(_rates())} modes; log-likelihoods in the last column")
+        for other, make in others.items():
+            try:
+                rows[other] = (make(times, noise, np.asarray(y)), 2 if other == "george" else 20)
+            except ImportError:
+                print(f"  {other:34s} not installed")
+        for row, (function, repeats) in rows.items():
+            value = jax.tree.leaves(function())[0]
+            milliseconds = 1e3 * _best(function, repeats=repeats)
+            print(f"  {row:34s} {milliseconds:10.2f} ms   {float(value):.8f}", flush=True)
     small = 8192
-    small_matrix = _noisy_matrix(small)
-    dense = np.asarray(small_matrix.to_dense())
-    log_determinant = jax.jit(lambda m: hodlr.factorise(m).slogdet())
+    dense = np.asarray(_noisy_matrix(small).to_dense())
+    seconds = _best(lambda: np.linalg.cholesky(dense)[-1, -1], repeats=1)
+    print(f"dense Cholesky, n = {small}: {1e3 * seconds:.0f} ms")
 
-    def by_cholesky():
-        return np.linalg.cholesky(dense)[-1, -1]
 
-    hodlr_form = jax.jit(hodlr.from_exponentials)(matrix)
-    cases = {
-        "hodlr, exponential": (lambda: likelihood(matrix, jnp.asarray(y)), 20),
-        "hodlr, HODLR": (lambda: likelihood(hodlr_form, jnp.asarray(y)), 2),
-        "celerite2": (by_celerite2, 20),
-        "george HODLR": (by_george, 2),
-        f"dense Cholesky, n = {small}": (by_cholesky, 1),
-        f"hodlr, exponential, n = {small}": (lambda: log_determinant(small_matrix), 20),
-    }
-    for name, (function, repeats) in cases.items():
-        print(f"{name:36s} {1e3 * _best(function, repeats=repeats):10.2f} ms", flush=True)
-    print(
-        f"log-likelihoods: {likelihood(matrix, jnp.asarray(y)):.8f} {by_celerite2():.8f} "
-        f"{by_george():.8f}"
-    )
+def process(sizes: tuple[int, ...] = (100_000, 1_000_000)) -> None:
+    """A damped oscillation and a Matérn kernel at irregular times with gaps."""
+    rng = np.random.default_rng(0)
+
+    def likelihood(p, times, noise, y):
+        kernel = p[0] * hodlr.kernels.Matern(p[1]) + hodlr.kernels.Oscillation(p[2], 0.0, p[3], 2.0)
+        return _likelihood(hodlr.Covariance(times, kernel, noise), y)
+
+    def predict(p, times, noise, y, new):
+        kernel = p[0] * hodlr.kernels.Matern(p[1]) + hodlr.kernels.Oscillation(p[2], 0.0, p[3], 2.0)
+        return hodlr.condition(hodlr.Covariance(times, kernel, noise), y).predict(new)
+
+    p = jnp.asarray([1.0, 20.0, 0.5, 0.1])
+    for n in sizes:
+        times = np.sort(rng.uniform(0, n / 10, n))
+        times = jnp.asarray(times + 50 * np.floor(times / 500))
+        noise, new = jnp.asarray(10 ** rng.uniform(-3, -1, n)), jnp.linspace(0, times[-1], 10_000)
+        y = jnp.sin(times / 30) + jnp.asarray(0.2 * rng.normal(size=n))
+        tasks = {
+            "likelihood": (jax.jit(likelihood), (p, times, noise, y)),
+            "likelihood and gradient": (
+                jax.jit(jax.value_and_grad(likelihood)),
+                (p, times, noise, y),
+            ),
+            "prediction at 10 000 times": (jax.jit(predict), (p, times, noise, y, new)),
+        }
+        for name, (function, arguments) in tasks.items():
+            seconds = _best(function, *arguments, repeats=3)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            print(f"n = {n:8d}  {name:28s} {seconds:7.3f} s   peak {peak:.2f} GiB", flush=True)
 
 
 def power_law() -> None:
@@ -157,7 +227,10 @@ def power_law() -> None:
 
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
-    COMMANDS = {"accuracy": table, "growth": growth, "compare": compare, "power-law": power_law}
+    COMMANDS = {
+        "accuracy": table, "growth": growth, "compare": compare, "process": process,
+        "power-law": power_law,
+    }  # fmt: skip
     if len(sys.argv) != 2 or sys.argv[1] not in COMMANDS:
         sys.exit(f"usage: python -m hodlr.bench {' | '.join(COMMANDS)}")
     COMMANDS[sys.argv[1]]()

@@ -17,7 +17,6 @@ sites). So the error is that of dense Cholesky. O(n·(b + r)²) operations and O
 A chunk that is not positive definite makes NaN of all that follows.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +28,8 @@ from jaxtyping import Array, ArrayLike
 from hodlr.chunks import Chunks, Waves, run, transposed
 from hodlr.exponentials import promote
 from hodlr.factor import AbstractFactorisation, check_columns
+from hodlr.halves import lower_half
+from hodlr.lasting import Lasting
 from hodlr.lowrank import adjoint
 from hodlr.orthogonal import logabs
 
@@ -113,19 +114,18 @@ def _no_wave(chunks: Chunks, x: Array) -> Array:
 def _of_the_chunks(function):
     """function(working, triangle, b), with derivatives in the chunks as if it factorised them."""
 
-    @jax.custom_jvp
+    @Lasting
     def wrapped(chunks: Chunks, working: Chunks, triangle: Triangle, b: Array) -> Array:
         return function(working, triangle, b)
 
-    @wrapped.defjvp
-    def _(primals, tangents):
+    @wrapped.derivative
+    def _(value, primals, tangents):
         chunks, _, _, b = primals
 
         def whole(chunks: Chunks, b: Array) -> Array:
             return function(chunks, factor(chunks), b)
 
-        change = jax.jvp(whole, (chunks, b), (tangents[0], tangents[3]))[1]
-        return wrapped(*primals), change
+        return jax.jvp(whole, (chunks, b), (tangents[0], tangents[3]))[1]
 
     return wrapped
 
@@ -133,77 +133,131 @@ def _of_the_chunks(function):
 half_solve, half_product = map(_of_the_chunks, (_half_solve, _half_product))
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def log_determinant(chunks: Chunks, triangle: Triangle, redundant: bool = False) -> Array:
-    """log det A, differentiable in the chunks; where their waves are `redundant`, by orthogonal
-    elimination (see `Chunks.observed`)."""
+# The same where waves say nearly the same: what cancels between them then never arises.
+
+
+@Lasting
+def redundant_half_solve(chunks: Chunks, working: Chunks, triangle: Triangle, b: Array) -> Array:
+    return _half_solve(working, triangle, b)
+
+
+@redundant_half_solve.derivative
+def _(z, primals, tangents):
+    chunks, working, triangle, _ = primals
+    turned = lower_half(chunks, working, triangle, z, tangents[0])
+    return _half_solve(working, triangle, tangents[3]) - turned
+
+
+@Lasting
+def redundant_half_product(chunks: Chunks, working: Chunks, triangle: Triangle, z: Array) -> Array:
+    return _half_product(working, triangle, z)
+
+
+@redundant_half_product.derivative
+def _(_, primals, tangents):
+    chunks, working, triangle, z = primals
+    turned = lower_half(chunks, working, triangle, z, tangents[0])
+    return _half_product(working, triangle, tangents[3] + turned)
+
+
+def _log_determinant(chunks: Chunks, triangle: Triangle) -> Array:
+    """log det A, differentiable in the chunks."""
     pivots = jnp.real(jnp.diagonal(triangle.blocks, axis1=-2, axis2=-1))
     return 2 * jnp.sum(jnp.log(pivots))
 
 
-@log_determinant.defjvp
-def _log_determinant_jvp(redundant, primals, tangents):
-    chunks, triangle = primals
-    value = log_determinant(chunks, triangle, redundant)
-    if redundant:
-        return value, jax.jvp(logabs, (chunks,), (tangents[0],))[1]
-    derivatives = slopes(chunks, triangle)
+log_determinant = Lasting(_log_determinant)
+# Where waves say nearly the same, derivatives by orthogonal elimination (see `Chunks.observed`).
+redundant_log_determinant = Lasting(_log_determinant)
+
+
+@log_determinant.derivative
+def _(value, primals, tangents):
+    derivatives = slopes(*primals)
     moved = (tangents[0].blocks, tangents[0].lower)
     products = jax.tree.map(lambda a, d: jnp.sum(jnp.real(a * d)), derivatives, moved)
-    return value, jax.tree.reduce(jnp.add, products)
+    return jax.tree.reduce(jnp.add, products)
+
+
+@redundant_log_determinant.derivative
+def _(value, primals, tangents):
+    return jax.jvp(logabs, (primals[0],), (tangents[0],))[1]
 
 
 def _slopes(chunks: Chunks, triangle: Triangle) -> tuple[Array, Waves]:
     """The derivatives of log det A with respect to the numbers of its lower triangle.
 
-    With D = Lc Lcᴴ, Γ = G Lc⁻¹ and K = Φ - Γ E, what the chunks from c on answer to a change of the
-    state before them, tr(P dS), obeys
+    With Γ = G Lc⁻¹ and what the chunks from c on answer to a change of the state before them,
+    tr(P dS), the derivatives with respect to blocks and to what leaves are near/2 (twice below the
+    diagonal) and 2 pull,
 
-        P⁻ = Kᴴ P K - Eᴴ D⁻¹ E,
+        pull = P Γ,     near = D⁻¹ - Γᴴ pull,     D = Lc Lcᴴ,
 
-    a sum of terms of one sign. Only this recursion runs along the chain.
+    and those with respect to (Φ, E) are 2 Y S, where
+
+        Y = [[P, -pull], [-pullᴴ, -near]] [Φ; E],     P⁻ = [Φ; E]ᴴ Y.
+
+    P⁻ is made of the same numbers as are returned, although that cancels: what their rounding adds
+    to the derivative along a smooth change of all entries then cancels too.
     """
     state, (enter, _, through) = triangle.state, chunks.lower
-    inverse, gain, loop, answer = answers(chunks, triangle)
-    identity = jnp.eye(inverse.shape[-1], dtype=inverse.dtype)
-    pull = answer @ gain
-    near = adjoint(inverse) @ inverse - adjoint(gain) @ pull
-    into = state @ (adjoint(enter) @ near + adjoint(through) @ pull)
-    onward = state @ adjoint(loop) @ answer
+    r = state.shape[-1]
+    inverse, gain = inverses(triangle)
+    outgoing = jnp.concatenate([through, enter], axis=-2)
+
+    def symmetric(a: Array) -> Array:
+        return (a + adjoint(a)) / 2
+
+    def step(answer: Array, site):
+        inverse, gain, outgoing = site
+        pull = answer @ gain
+        near = symmetric(adjoint(inverse) @ inverse - adjoint(gain) @ pull)
+        middle = jnp.block([[answer, -pull], [-adjoint(pull), -near]])
+        turned = middle @ outgoing
+        return symmetric(adjoint(outgoing) @ turned), (pull, near, turned)
+
+    sites = (inverse, gain, outgoing)
+    pull, near, turned = lax.scan(step, jnp.zeros_like(state[0]), sites, reverse=True)[1]
+    onward = jnp.conj(turned @ state)
+    identity = jnp.eye(near.shape[-1], dtype=near.dtype)
     middle = jnp.diagonal(near, axis1=-2, axis2=-1)[..., None] * identity
     below = 2 * jnp.tril(transposed(near), -1)
-    waves = Waves(-2 * transposed(into), 2 * adjoint(pull), 2 * transposed(onward))
+    waves = Waves(2 * onward[:, r:], 2 * adjoint(pull), 2 * onward[:, :r])
     return below + middle, waves
 
 
-def answers(chunks: Chunks, triangle: Triangle) -> tuple[Array, Array, Array, Array]:
-    """Lc⁻¹, Γ, K and P of every chunk (see `_slopes`)."""
-    (blocks, sent, state), (enter, _, through) = triangle, chunks.lower
+def inverses(triangle: Triangle) -> tuple[Array, Array]:
+    """Lc⁻¹ and Γ = G Lc⁻¹ of every chunk."""
+    blocks = triangle.blocks
     identity = jnp.broadcast_to(jnp.eye(blocks.shape[-1], dtype=blocks.dtype), blocks.shape)
-    # One call, for two that run side by side may wait for each other (see `hodlr.blocks`).
-    inverse = lax.linalg.triangular_solve(blocks, identity, left_side=True, lower=True)
-    seen, gain = inverse @ enter, sent @ inverse
-    loop = through - gain @ enter
+    # One call, for two that run side by side may wait for each other (see `hodlr.blocks`). Row by
+    # row: it is Lc⁻¹ Lc that must be close to 1, for the inverse meets columns of the matrix.
+    inverse = lax.linalg.triangular_solve(blocks, identity, left_side=False, lower=True)
+    return inverse, triangle.sent @ inverse
+
+
+def answers(chunks: Chunks, triangle: Triangle) -> tuple[Array, Array, Array]:
+    """Lc⁻¹, Γ and P of every chunk (see `_slopes`), P as a sum of terms of one sign: with
+    K = Φ - Γ E, P⁻ = Kᴴ P K - Eᴴ D⁻¹ E."""
+    enter, _, through = chunks.lower
+    inverse, gain = inverses(triangle)
+    seen, loop = inverse @ enter, through - gain @ enter
 
     def step(answer: Array, site):
         loop, sources = site
         return adjoint(loop) @ answer @ loop - sources, answer
 
     sources = adjoint(seen) @ seen
-    answer = lax.scan(step, jnp.zeros_like(state[0]), (loop, sources), reverse=True)[1]
-    return inverse, gain, loop, answer
+    start = jnp.zeros_like(triangle.state[0])
+    return inverse, gain, lax.scan(step, start, (loop, sources), reverse=True)[1]
 
 
-@jax.custom_jvp
-def slopes(chunks: Chunks, triangle: Triangle) -> tuple[Array, Waves]:
-    return _slopes(chunks, triangle)
+slopes = Lasting(_slopes)
 
 
-@slopes.defjvp
-def _slopes_jvp(primals, tangents):
-    chunks, triangle = primals
-    change = jax.jvp(lambda c: _slopes(c, factor(c)), (chunks,), (tangents[0],))[1]
-    return slopes(chunks, triangle), change
+@slopes.derivative
+def _(value, primals, tangents):
+    return jax.jvp(lambda c: _slopes(c, factor(c)), (primals[0],), (tangents[0],))[1]
 
 
 def first_bad_pivot(chunks: Chunks, triangle: Triangle) -> tuple[int, float] | None:
@@ -261,14 +315,18 @@ class CholeskyFactorisation(AbstractFactorisation):
 
     def half_solve(self, b: ArrayLike) -> Array:
         """L⁻¹ b for b (n,) or (n, k): ‖L⁻¹ b‖² = bᴴ A⁻¹ b, at half the price of `solve`."""
-        return self._of_any(half_solve, b)
+        redundant = self.matrix.redundant_waves
+        return self._of_any(redundant_half_solve if redundant else half_solve, b)
 
     def half_product(self, z: ArrayLike) -> Array:
         """L z for z (n,) or (n, k): of covariance A where z has that of the identity."""
-        return self._of_any(half_product, z)
+        redundant = self.matrix.redundant_waves
+        return self._of_any(redundant_half_product if redundant else half_product, z)
 
     def slogdet(self) -> tuple[Array, Array]:
-        value = log_determinant(self.chunks, self.triangle, self.matrix.redundant_waves)
+        redundant = self.matrix.redundant_waves
+        of_chunks = redundant_log_determinant if redundant else log_determinant
+        value = of_chunks(self.chunks, self.triangle)
         beyond = self.chunks.padded - self.matrix.shape[0]
         return jnp.ones((), self.matrix.dtype), value - beyond * jnp.log(self.chunks.size())
 

@@ -1,5 +1,6 @@
 """Covariances of kernels at sorted, irregular times, and Gaussian processes on them, in O(n)."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -22,15 +23,27 @@ _CHUNK = 32
 class Covariance(AbstractStructured):
     """A[i, j] = kernel(t_i - t_j) + noise_i (i = j), for times t_0 ≤ t_1 ≤ … (n,); they may repeat.
 
-    noise: the variance of the noise of each point, a number or (n,). O(n·(32 + r)) for a product,
-    O(n·(32 + r)²) for `factorise(A, positive_definite=True)`, with the r states of the kernel.
+    noise: the variance of the noise of each point, a number or (n,). observed: (n,) of bool, where
+    there are data; None for everywhere. A point that is not observed stands apart, with the row and
+    column of the identity, whatever is added or scaled: it changes no determinant, and no solution
+    where y is 0. So series of different lengths can share one shape.
+
+    O(n·(32 + r)) for a product, O(n·(32 + r)²) for `factorise(A, positive_definite=True)`, with the
+    r states of the kernel.
     """
 
     times: Array
     kernel: AbstractKernel
     noise: Array
+    observed: Array | None
 
-    def __init__(self, times: ArrayLike, kernel: AbstractKernel, noise: ArrayLike = 0.0):
+    def __init__(
+        self,
+        times: ArrayLike,
+        kernel: AbstractKernel,
+        noise: ArrayLike = 0.0,
+        observed: ArrayLike | None = None,
+    ):
         times, noise, _ = promote(times, noise, kernel.source())
         if times.ndim != 1 or times.shape[0] < 1 or noise.shape not in ((), times.shape):
             raise ValueError(
@@ -43,7 +56,14 @@ class Covariance(AbstractStructured):
                 "the times of a Covariance must be sorted: with order = np.argsort(times), give "
                 "times[order], noise[order] and y[order]."
             )
-        self.times, self.kernel, self.noise = times, kernel, noise
+        if observed is not None:
+            observed = jnp.asarray(observed)
+            if observed.shape != times.shape or observed.dtype != bool:
+                raise ValueError(
+                    f"observed must be of bool and have shape {times.shape}, but got "
+                    f"{observed.dtype} {observed.shape}; write observed=np.isfinite(y)."
+                )
+        self.times, self.kernel, self.noise, self.observed = times, kernel, noise, observed
 
     @property
     def n(self) -> int:
@@ -77,6 +97,11 @@ class Covariance(AbstractStructured):
         through = kernel.propagator(following - first)
         blocks = kernel(times[:, :, None] - times[:, None, :])
         blocks = blocks + noise.reshape(count, size, 1) * jnp.eye(size, dtype=self.dtype)
+        if self.observed is not None:
+            here = jnp.pad(self.observed, (0, count * size - n)).reshape(count, size, 1)
+            enter, leave = jnp.where(here, enter, 0), jnp.where(here, leave, 0)
+            identity = jnp.eye(size, dtype=self.dtype)
+            blocks = jnp.where(here & transposed(here), blocks, identity)
         waves = Waves(enter, leave, through)
         return Chunks.of(blocks, waves, waves, n)
 
@@ -87,7 +112,10 @@ class Covariance(AbstractStructured):
 
     def _entries(self, i: Array, j: Array) -> Array:
         noise = jnp.broadcast_to(self.noise, (self.n,))
-        return self.kernel(self.times[i] - self.times[j]) + jnp.where(i == j, noise[i], 0)
+        value = self.kernel(self.times[i] - self.times[j]) + jnp.where(i == j, noise[i], 0)
+        if self.observed is None:
+            return value
+        return jnp.where(self.observed[i] & self.observed[j], value, jnp.where(i == j, 1.0, 0.0))
 
     def to_dense(self) -> Array:
         sites = jnp.arange(self.n)
@@ -101,17 +129,20 @@ class Covariance(AbstractStructured):
         return self
 
     def _scaled(self, factor: Any) -> "Covariance":
-        return Covariance(self.times, self.kernel * factor, self.noise * factor)
+        return Covariance(self.times, self.kernel * factor, self.noise * factor, self.observed)
 
     def plus_diagonal(self, d: Array) -> "Covariance":
-        return Covariance(self.times, self.kernel, self.noise + d)
+        return Covariance(self.times, self.kernel, self.noise + d, self.observed)
 
 
 class Posterior(eqx.Module):
-    """A Gaussian process of mean zero, given data at its times."""
+    """A Gaussian process of mean zero, given data at its times.
+
+    `log_likelihood`: -(yᵀ A⁻¹ y + log det A + n log 2π)/2 of the n points that are observed."""
 
     covariance: Covariance
     weights: Array
+    log_likelihood: Array
 
     def predict(self, times: ArrayLike) -> tuple[Array, Array]:
         """Mean and variance of the process (without noise) at times (m,) in any order; O((n + m)·
@@ -122,7 +153,8 @@ class Posterior(eqx.Module):
         merged = jnp.concatenate([A.times, times.astype(A.dtype)])
         order = jnp.argsort(merged, stable=True)
         place = jnp.zeros(n + m, order.dtype).at[order].set(jnp.arange(n + m))
-        data = (order < n).astype(A.dtype)
+        observed = jnp.ones(n, bool) if A.observed is None else A.observed
+        data = jnp.append(observed, jnp.zeros(m, bool))[order].astype(A.dtype)
         noise = jnp.append(jnp.broadcast_to(A.noise, (n,)), jnp.zeros(m, A.dtype))[order]
         whole = Covariance(merged[order], A.kernel)
         mean = whole @ jnp.append(self.weights, jnp.zeros(m, A.dtype))[order]
@@ -131,9 +163,17 @@ class Posterior(eqx.Module):
 
 
 def condition(covariance: Covariance, y: ArrayLike) -> Posterior:
-    """The process given y (n,), of mean zero, at the times of its covariance."""
+    """The process given y (n,), of mean zero, at the times of its covariance; y is not looked at
+    where it is not observed (it may be NaN there)."""
+    (y,) = promote(y)
+    count = covariance.n
+    if covariance.observed is not None:
+        y = jnp.where(covariance.observed, y, 0)
+        count = jnp.sum(covariance.observed)
     factorisation = factorise(covariance, positive_definite=True)
-    return Posterior(covariance, factorisation.solve(y))
+    weights = factorisation.solve(y)
+    total = y @ weights + factorisation.logdet() + count * math.log(2 * math.pi)
+    return Posterior(covariance, weights, -total / 2)
 
 
 def _explained(whole: Covariance, data: Array, noise: Array) -> Array:
@@ -156,7 +196,7 @@ def _explained(whole: Covariance, data: Array, noise: Array) -> Array:
     waves = Waves(enter * data, leave * data, through)
     masked = Chunks(blocks, waves, waves)
     triangle = factor(masked)
-    inverse, gain, _, answer = answers(masked, triangle)
+    inverse, gain, answer = answers(masked, triangle)
     arriving = triangle.state @ transposed(enter)
     missing = data * chunks.blocks - waves.enter @ arriving
     onward = transposed(leave) - through @ arriving - gain @ missing

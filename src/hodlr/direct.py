@@ -14,7 +14,7 @@ from hodlr.algebra import Structured, norm_estimate
 from hodlr.cholesky import CholeskyFactorisation, first_bad_pivot
 from hodlr.circulant import CirculantFactorisation
 from hodlr.exponentials import check_finite
-from hodlr.factor import AbstractFactorisation
+from hodlr.factor import AbstractFactorisation, Inverse
 from hodlr.lowrank import frobenius
 from hodlr.orthogonal import OrthogonalFactorisation
 from hodlr.structured import check_structured
@@ -23,7 +23,8 @@ from hodlr.toeplitz import ExponentialToeplitz
 
 class SolveInfo(NamedTuple):
     """`backward_error`: ‖b - A x‖/(‖A‖ ‖x‖ + ‖b‖), about eps for a good solve of any matrix.
-    `growth`: ‖A‖ ‖x‖/‖b‖, a lower bound of the condition number; x is meaningless from about 1/eps.
+    `growth`: ‖A‖ ‖x‖/‖b‖ or ‖A‖ ‖A⁻ᴴ x‖/‖x‖, whichever is larger, a lower bound of the condition
+    number and mostly close to it; x is meaningless from about 1/eps.
     """
 
     backward_error: Array
@@ -95,18 +96,24 @@ def _not_definite(A: Structured, site: int, pivot: float) -> str:
 def solve_with_info(A: Structured, b: ArrayLike) -> tuple[Array, SolveInfo]:
     """x with A x = b, and how far it can be trusted. Nothing is raised; see `solve` for that."""
     b = jnp.asarray(b)
-    x = factorise(A).solve(b)
-    return x, measure(A, x, b)
+    factorisation = factorise(A)
+    x = factorisation.solve(b)
+    return x, measure(A, factorisation.inverse(), x, b)
 
 
-def measure(A: Structured, x: Array, b: Array) -> SolveInfo:
-    """How well x solves A x = b, for columns or one; some twenty products. Constant under
-    differentiation."""
-    A, x, b = jax.lax.stop_gradient((A, x, b.astype(x.dtype)))
-    size, norm_b = frobenius(x), frobenius(b)
-    bound = norm_estimate(A) * size
+def measure(A: Structured, inverse: Inverse, x: Array, b: Array) -> SolveInfo:
+    """How well x solves A x = b, for columns or one; some twenty products and one more solution.
+    Constant under differentiation."""
+    A, inverse, x, b = jax.lax.stop_gradient((A, inverse, x, b.astype(x.dtype)))
+    norm, size, norm_b = norm_estimate(A), frobenius(x), frobenius(b)
+    bound = norm * size
     error = frobenius(b - A @ x) / jnp.where(bound + norm_b > 0, bound + norm_b, 1)
-    return SolveInfo(error, bound / jnp.where(norm_b > 0, norm_b, 1))
+    # What A⁻¹ blows up most is most of x, so A⁻ᴴ blows x up as much, where b had little of it too.
+    onward = norm * frobenius(inverse.H @ x)
+    growth = jnp.maximum(
+        bound / jnp.where(norm_b > 0, norm_b, 1), onward / jnp.where(size > 0, size, 1)
+    )
+    return SolveInfo(error, growth)
 
 
 def trustworthy(x: Array, info: SolveInfo) -> Array:
@@ -120,9 +127,9 @@ def solve(A: Structured, b: ArrayLike) -> Array:
     """x with A x = b for b (n,) or (n, k), the numbers of `factorise(A).solve(b)`, and checked: a
     RuntimeError instead of a wrong answer.
 
-    Raised where the backward error exceeds √eps, where x is not finite, or where ‖A‖ ‖x‖/‖b‖ >
-    0.1/eps, which says that A is singular to working precision. Works under jit, vmap and
-    differentiation.
+    Raised where the backward error exceeds √eps, where x is not finite, or where the condition
+    number is above 0.1/eps (see `SolveInfo`), which says that A is singular to working precision.
+    Works under jit, vmap and differentiation.
     """
     x, info = solve_with_info(A, b)
     return eqx.error_if(

@@ -142,10 +142,10 @@ class HODLRSolver(lx.AbstractLinearSolver):
         self, state: Inverse, vector: PyTree[Array], options: dict[str, Any]
     ) -> tuple[Array, lx.RESULTS, dict[str, Any]]:
         del options
-        x = state.factorisation.solve(vector, transpose=state.transposed, conj=state.conjugated)
+        x = state @ vector
         matrix = state.factorisation.matrix
         matrix = matrix.T if state.transposed else matrix
-        info = measure(matrix.conj() if state.conjugated else matrix, x, vector)
+        info = measure(matrix.conj() if state.conjugated else matrix, state, x, vector)
         result = lx.RESULTS.where(trustworthy(x, info), lx.RESULTS.successful, lx.RESULTS.singular)
         return x, result, info._asdict()
 

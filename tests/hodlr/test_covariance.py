@@ -102,6 +102,33 @@ def test_gradients_of_the_likelihood():
     np.testing.assert_allclose(jax.jit(jax.grad(fast))(p), jax.jit(jax.grad(slow))(p), rtol=1e-9)
 
 
+def test_points_that_are_not_observed_change_nothing():
+    """Against the covariance of the others alone, with NaN where there are no data."""
+    observed = RNG.uniform(size=TIMES.size) < 0.7
+    y = np.where(observed, np.sin(TIMES), np.nan)
+    kernel = kernels.Matern(1.5) + kernels.Oscillation(0.5, 0.0, 0.1, 2.0)
+    new = np.linspace(-1, 40, 50)
+
+    @jax.jit
+    def posterior(covariance, y):
+        process = hodlr.condition(covariance, y)
+        return process.log_likelihood, *process.predict(new)
+
+    masked = hodlr.Covariance(TIMES, kernel, NOISE, observed)
+    alone = hodlr.Covariance(TIMES[observed], kernel, NOISE[observed])
+    for a, b in zip(posterior(masked, y), posterior(alone, y[observed]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+    full = np.asarray(masked.to_dense())
+    np.testing.assert_allclose(masked @ TIMES, full @ TIMES, atol=1e-11)
+    assert np.all(full[~observed] == np.eye(TIMES.size)[~observed])
+    dense = np.asarray(alone.to_dense())
+    exact = y[observed] @ np.linalg.solve(dense, y[observed]) + np.linalg.slogdet(dense)[1]
+    exact = -(exact + observed.sum() * np.log(2 * np.pi)) / 2
+    np.testing.assert_allclose(hodlr.condition(masked, y).log_likelihood, exact, rtol=1e-10)
+    with pytest.raises(ValueError, match="isfinite"):
+        hodlr.Covariance(TIMES, kernel, NOISE, observed * 1.0)
+
+
 def test_refused_input():
     with pytest.raises(ValueError, match="argsort"):
         hodlr.Covariance([1.0, 0.0], kernels.decay(1.0))
