@@ -11,9 +11,7 @@ are compared likewise in forward mode (with tr(A⁻¹ dA) from solutions) and in
 reverse mode through the dense matrix).
 
 Not judged is a matrix that is singular to the reference, and a general one that is singular to
-working precision (condition above 0.1/eps) and refused by `hodlr.solve`. It need not be hopeless:
-where entries fall off exponentially a dense factorisation may find every digit at any condition
-number. Waves do not keep small entries apart from large ones.
+working precision (condition above 0.1/eps) and refused by `hodlr.solve`.
 """
 
 import math
