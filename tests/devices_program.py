@@ -152,7 +152,7 @@ def complaints(vmc, state, directory):
     """What is wrong on all processes, or on one: all have to say so."""
     own = jax.process_index()
     model = gathered(state.model)
-    where = lambda model: model.network.head.bias  # noqa: E731
+    where = lambda model: model.network.head.bias
     nan = eqx.tree_at(lambda s: where(s.model), state, jnp.full_like(where(model), jnp.nan))
     own_model = eqx.tree_at(where, model, where(model) + own)
 

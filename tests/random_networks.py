@@ -43,8 +43,11 @@ def hardly_decaying(model):
     for block in model.blocks:
         real = isinstance(block.mixer, RealPoles)
         name, slow = ("raw_poles", 20.0) if real else ("log_decay", -20.0)
-        mixer = eqx.tree_at(lambda m: getattr(m, name), block.mixer,  # noqa: B023
-                            jnp.full_like(getattr(block.mixer, name), slow))
+        mixer = eqx.tree_at(
+            lambda m: getattr(m, name),
+            block.mixer,  # noqa: B023
+            jnp.full_like(getattr(block.mixer, name), slow),
+        )
         if real:
             mixer = eqx.tree_at(lambda m: m.weights, mixer, 1e-4 * mixer.weights)
         blocks.append(eqx.tree_at(lambda b: b.mixer, block, mixer))

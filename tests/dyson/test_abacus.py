@@ -50,8 +50,13 @@ def single(n_sites):
 def test_every_flip_is_exact(depth, periodic, complex_head, token_size, n_sites):
     mixer = ["s4d", "real"][n_sites % 2]
     model = random_network(
-        n_sites, seed=depth, depth=depth, periodic=periodic, complex_head=complex_head,
-        token_size=token_size, mixer=mixer,
+        n_sites,
+        seed=depth,
+        depth=depth,
+        periodic=periodic,
+        complex_head=complex_head,
+        token_size=token_size,
+        mixer=mixer,
     )
     spins = random_spins(jax.random.key(n_sites), n_sites)
     together, one_by_one, direct = every_way(Abacus(), model, spins, single(n_sites))
@@ -206,13 +211,19 @@ def test_commit_is_init_of_the_flipped_configuration(updates, projected):
         later(6, False, 1, False, "s4d", 3),
     ],
 )
-def test_operations_of_propose_do_not_grow(
-    depth, periodic, token_size, complex_head, mixer, flips
-):
+def test_operations_of_propose_do_not_grow(depth, periodic, token_size, complex_head, mixer, flips):
     def operations(n_tokens):
         return operations_of_propose(
-            Abacus(span=flips), n_tokens * token_size, flips, depth=depth, periodic=periodic,
-            token_size=token_size, complex_head=complex_head, mixer=mixer, features=4, hidden=2,
+            Abacus(span=flips),
+            n_tokens * token_size,
+            flips,
+            depth=depth,
+            periodic=periodic,
+            token_size=token_size,
+            complex_head=complex_head,
+            mixer=mixer,
+            features=4,
+            hidden=2,
         )
 
     small, large = operations(256), operations(4096)  # cores of the same length
@@ -270,9 +281,7 @@ def test_ten_thousand_commits_do_not_drift():
     flips = np.bincount(np.asarray(sites)[:, 0], minlength=8) % 2
     final = jnp.asarray(np.where(flips == 1, -np.asarray(spins), spins))
     np.testing.assert_array_equal(updates.spins(cache), final)
-    for ours, fresh in zip(
-        jax.tree.leaves(cache), jax.tree.leaves(init(final)), strict=True
-    ):
+    for ours, fresh in zip(jax.tree.leaves(cache), jax.tree.leaves(init(final)), strict=True):
         np.testing.assert_allclose(ours, fresh, atol=1e-8)
     change = np.subtract(*quick_jit(eqx.filter_vmap(model))(jnp.stack([final, spins])))
     assert abs(float(total) - change) < 1e-8

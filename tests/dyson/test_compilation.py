@@ -82,7 +82,7 @@ def test_a_damaged_program_is_compiled_anew_and_said_nothing_of(monkeypatch, tmp
     compilation.keep_programs()
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     compilation_cache.reset_cache()
-    compute = lambda x: x * 2 + 1  # noqa: E731
+    compute = lambda x: x * 2 + 1
     jax.jit(compute)(1.0)
     kept = [name for name in os.listdir(kept_in()) if name.endswith("-cache")]
     assert kept

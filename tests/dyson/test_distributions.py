@@ -45,7 +45,7 @@ def test_samples_follow_the_enumerated_distribution(kind, dtype):
     sampler = SAMPLERS[kind]()
     model = random_network(N, seed=2, depth=2, mixer="real", modes=1, dtype=dtype)
     in_sector = getattr(sampler, "magnetisation", None) is not None
-    sharper = lambda m: (*(block.mix_out for block in m.blocks), m.head.weight)  # noqa: E731
+    sharper = lambda m: (*(block.mix_out for block in m.blocks), m.head.weight)
     # scattering is strong in a sector, else networks know little but the magnetisation
     factors = (4.0, 4.0, 12.0) if in_sector else (1.0, 1.0, 6.0)
     sharp = [f * x for f, x in zip(factors, sharper(model), strict=True)]
@@ -83,7 +83,7 @@ def test_samples_follow_the_enumerated_distribution(kind, dtype):
         return chi2.sf(np.sum((seen - expected) ** 2 / expected), len(seen) - 1)
 
     distance = np.sum(np.sqrt(2 / np.pi * p * (1 - p) / size))
-    variation = lambda q: np.abs(counts - q).sum() / 2  # noqa: E731
+    variation = lambda q: np.abs(counts - q).sum() / 2
     print(kind, "effective samples", size, "chance", chance(p), variation(p) / distance)
     assert chance(p) > 1e-6
     assert variation(p) < distance

@@ -29,14 +29,19 @@ SAMPLERS = {
     ),
     "exchanges": lambda periodic: Metropolis(J1J2(N, periodic=periodic), CHAINS, magnetisation=2),
     "sweep": lambda periodic: Sweep(
-        Ising(N, longitudinal=0.1, periodic=periodic), CHAINS, chains_at_once=CHAINS,
+        Ising(N, longitudinal=0.1, periodic=periodic),
+        CHAINS,
+        chains_at_once=CHAINS,
         by_environments=True,
     ),
     "sweep by forward passes": lambda periodic: Sweep(
         Ising(N, longitudinal=0.1, periodic=periodic), CHAINS, by_environments=False
     ),
     "swept exchanges": lambda periodic: Sweep(
-        J1J2(N, periodic=periodic), CHAINS, chains_at_once=CHAINS, magnetisation=0,
+        J1J2(N, periodic=periodic),
+        CHAINS,
+        chains_at_once=CHAINS,
+        magnetisation=0,
         by_environments=True,
     ),
     "typewriter": lambda periodic: Typewriter(
@@ -75,7 +80,7 @@ def test_all_configurations_are_visited_as_often_as_they_should(kind, periodic):
 
     def with_spread(most):
         """The network with weaker readouts, and log psi of all configurations."""
-        weight = lambda m: m.network.head.weight  # noqa: E731
+        weight = lambda m: m.network.head.weight
         for factor in [0.0] if most == 0 else 100.0 * 0.8 ** np.arange(70):
             model = eqx.tree_at(weight, network, factor * weight(network))
             log_psi = np.asarray(evaluate(model, jnp.asarray(basis)))

@@ -107,7 +107,7 @@ def pytest_generate_tests(metafunc):
     if "network" not in metafunc.fixturenames:
         return
     cases = cases_of(metafunc.config)
-    name = lambda x: x.__name__ if isinstance(x, type) else str(x)  # noqa: E731
+    name = lambda x: x.__name__ if isinstance(x, type) else str(x)
     metafunc.parametrize(
         "network, span, projection",
         [(tuple(network), span, projection) for *network, span, projection in cases],

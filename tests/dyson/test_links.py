@@ -25,7 +25,7 @@ def dense_links(model, gates):
     d, n = model.features, model.n_tokens
     shape = (d * n, d * n)
     units = jnp.eye(d * n).reshape(d * n, d, n)
-    per_token = lambda matrix: np.kron(matrix, np.eye(n))  # noqa: E731
+    per_token = lambda matrix: np.kron(matrix, np.eye(n))
     mixers, ins, outs = [], [], []
     for block, gate in zip(model.blocks, gates, strict=True):
         columns = jax.vmap(block.propagate)(units).reshape(shape)
@@ -76,9 +76,7 @@ CHAINS = [(n, "s4d", 1) for n in (5, 12, 20, 37)] + [
     ],
 )
 def test_neighbouring_layers(n, periodic, mixer, modes):
-    model = random_network(
-        n, features=2, depth=2, periodic=periodic, mixer=mixer, modes=modes
-    )
+    model = random_network(n, features=2, depth=2, periodic=periodic, mixer=mixer, modes=modes)
     gates = random_gates(model)
     chain = Chain(n, periodic)
     width = link_bandwidth(model, span=1)

@@ -158,7 +158,7 @@ def test_exchanges_follow_the_distribution_inside_a_sector(
     """An exact chi-square test (false alarm 1e-6)."""
     model = random_network(n, depth=1, modes=1, mixer="real", periodic=periodic)
     # scattering is strong, else these networks know little but the magnetisation
-    sharper = lambda m: (m.blocks[0].mix_out, m.head.weight)  # noqa: E731
+    sharper = lambda m: (m.blocks[0].mix_out, m.head.weight)
     model = eqx.tree_at(sharper, model, replace_fn=lambda matrix: 3 * matrix)
     spins = np.asarray(enumerate_spins(n))
     inside = spins.sum(axis=1) == magnetisation

@@ -16,7 +16,7 @@ from random_networks import distance_on_the_circle, random_network
 def by_the_equations(model, spins):
     """log psi with explicit sums over tokens and pairs of tokens, in numpy."""
     n, size, periodic = model.n_tokens, model.token_size, model.periodic
-    silu = lambda x: x / (1 + np.exp(-x))  # noqa: E731
+    silu = lambda x: x / (1 + np.exp(-x))
     phi, h = [], []
     for t in range(n):
         bits = (np.asarray(spins[t * size : (t + 1) * size]) < 0).astype(int)
@@ -79,8 +79,14 @@ SIZES = [(1, 1, 3, False), (7, 1, 3, True), (8, 2, 5, False), (8, 4, 3, False)]
 )
 def test_forward_pass(mixer, periodic, n_sites, token_size, kernel_size, complex_head):
     model = random_network(
-        n_sites, seed=n_sites, token_size=token_size, kernel_size=kernel_size,
-        complex_head=complex_head, mixer=mixer, periodic=periodic, site_embedding=token_size == 4,
+        n_sites,
+        seed=n_sites,
+        token_size=token_size,
+        kernel_size=kernel_size,
+        complex_head=complex_head,
+        mixer=mixer,
+        periodic=periodic,
+        site_embedding=token_size == 4,
     )
     apply = eqx.filter_jit(model)
     for spins in np.random.default_rng(0).choice([-1, 1], (3, n_sites)).astype(np.int8):
@@ -164,14 +170,17 @@ def test_one_compiled_program_per_shape():
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"n_sites": 0}, "n_sites >= 1, got 0"),
-    ({"kernel_size": 4}, "odd kernel_size >= 1, got 4"),
-    ({"token_size": 3}, "token_size 1, 2 or 4, got 3"),
-    ({"n_sites": 7, "token_size": 2}, "multiple of token_size=2, got 7"),
-    ({"mixer": "s5"}, "'s4', 's4d'\\] or a class derived from dyson.Mixer, got 's5'"),
-    ({"depth": 0}, "depth >= 1, got 0"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"n_sites": 0}, "n_sites >= 1, got 0"),
+        ({"kernel_size": 4}, "odd kernel_size >= 1, got 4"),
+        ({"token_size": 3}, "token_size 1, 2 or 4, got 3"),
+        ({"n_sites": 7, "token_size": 2}, "multiple of token_size=2, got 7"),
+        ({"mixer": "s5"}, "'s4', 's4d'\\] or a class derived from dyson.Mixer, got 's5'"),
+        ({"depth": 0}, "depth >= 1, got 0"),
+    ],
+)
 def test_misuse_is_named(options, message):
     with pytest.raises(ValueError, match=message):
         DysonNet(**({"n_sites": 8, "key": jax.random.key(0)} | options))

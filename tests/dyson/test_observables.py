@@ -164,8 +164,8 @@ def test_every_observable_of_a_complex_state(n, periodic):
     powers = [float(np.abs(vector) ** 2 @ np.abs(m) ** k) for k in (1, 2, 4)]
     distances = range(1, (n // 2 if periodic else n - 1) + 1)
     letters = ["XX", "YY", "ZZ", "XY", "ZX"]
-    bond = lambda i: sum(product(n, 2 * a, [i, (i + 1) % n]) for a in "XYZ") / 4  # noqa: E731
-    dimer = lambda r: np.mean(  # noqa: E731
+    bond = lambda i: sum(product(n, 2 * a, [i, (i + 1) % n]) for a in "XYZ") / 4
+    dimer = lambda r: np.mean(
         [mean(vector, bond(i) @ bond((i + r) % n)) for i in range(n if periodic else n - r - 1)]
     )
     purities = []
@@ -293,7 +293,7 @@ def test_moves_are_local_updates_whose_cost_does_not_grow():
     chosen = [fastest_updates(model, row.reach, row.sites.shape[1]) for row in rows]
     assert [type(x) for x in chosen] == [Abacus, AbacusPairs]
     options = {"features": 2, "hidden": 2, "modes": 1, "mixer": "real", "depth": 1}
-    cost = lambda n: operations_of_propose(Abacus(span=4), n, 3, **options)  # noqa: E731
+    cost = lambda n: operations_of_propose(Abacus(span=4), n, 3, **options)
     short, long = cost(256), cost(512)  # those of pairs are counted in test_pairs.py
     assert long[0] <= 1.02 * short[0] and long[1] == short[1]
 
@@ -319,7 +319,7 @@ def test_what_samples_cannot_tell():
         expect(Renyi2(np.eye(n, dtype=bool)), model, frozen[:1])
     with pytest.raises(ValueError, match="from 1 to 2 on a chain of 4 sites, got \\[3\\]"):
         Correlations(n, distances=[3])
-    with pytest.raises(ValueError, match="write \\[\"XX\"\\] for one"):
+    with pytest.raises(ValueError, match='write \\["XX"\\] for one'):
         Correlations(n, "XX")
     with pytest.raises(ValueError, match="regions as an array of bool"):
         Renyi2(np.ones((1, 4)))

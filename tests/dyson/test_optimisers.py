@@ -27,7 +27,7 @@ def test_log_derivatives_are_the_slopes_of_log_psi(complex_head):
     evaluate = jax.jit(jax.vmap(lambda f, s: eqx.combine(unravel(f), static)(s), in_axes=(None, 0)))
     direction = jnp.asarray(np.random.default_rng(0).normal(size=flat.size))
     step = 1e-5
-    slope = (evaluate(flat + step * direction, spins) - evaluate(flat - step * direction, spins))
+    slope = evaluate(flat + step * direction, spins) - evaluate(flat - step * direction, spins)
     slope = np.asarray(slope) / (2 * step)
     ours = np.asarray(rows @ direction)
     np.testing.assert_allclose(ours[:, 0], slope.real, rtol=1e-6, atol=1e-7)

@@ -37,7 +37,7 @@ def pairs_of(n_sites):
 def both_ways(model, spins, moves):
     updates = EVERYWHERE.bind(model)
     cache = updates.init(spins)
-    direct = lambda move: model(flip(spins, move)) - model(spins)  # noqa: E731
+    direct = lambda move: model(flip(spins, move)) - model(spins)
     return updates.ratios(cache, moves), jax.vmap(direct)(moves), cache
 
 
@@ -125,7 +125,7 @@ def test_commit_and_single_flips():
     ],
 )
 def test_operations_of_propose_do_not_grow(options, periodic):
-    cost = lambda n_sites: operations_of_propose(  # noqa: E731
+    cost = lambda n_sites: operations_of_propose(
         EVERYWHERE, n_sites, flips=2, features=4, hidden=2, periodic=periodic, **options
     )
     assert cost(2048) == cost(256)

@@ -132,7 +132,7 @@ def test_random_sums_are_those_of_kronecker_products(n_sites, monkeypatch):
 def test_the_usual_chains(monkeypatch):
     """Heisenberg and XXZ on top of it, open and ring, and what else is called by a name."""
     bond = interactions.exchange
-    power = lambda r: r**-3.0  # noqa: E731
+    power = lambda r: r**-3.0
     cases = [
         (PauliStrings(6, bond(1.0) + bond(0.4, distance=2), periodic=False),
          heisenberg_matrix(6, 1.0, 0.4, False, False)),
@@ -187,7 +187,7 @@ def test_a_disordered_chain_trains():
 
 def test_moves_come_by_kind_and_their_storage_does_not_grow_with_pairs():
     n = 300
-    decay = lambda r: r**-2.0  # noqa: E731
+    decay = lambda r: r**-2.0
     terms = [("ZZ", decay), ("XZ", decay), ("ZY", decay), ("XX", 1.0), ("YY", 1.0), ("X", 0.5)]
     hamiltonian = PauliStrings(n, terms)
     assert sum(x.size for x in jax.tree.leaves(hamiltonian)) < 30 * n

@@ -14,8 +14,11 @@ def test_a_wrapped_angle_is_the_same_angle_within_half_a_turn(dtype):
     assert inside.dtype == dtype
     assert np.all(np.abs(np.asarray(inside, float)) < np.pi + 1e-6)
     tolerance = 4e-6 if dtype == jnp.float32 else 1e-13
-    np.testing.assert_allclose(np.exp(1j * np.asarray(inside, float)),
-                               np.exp(1j * np.asarray(angles, float)), atol=tolerance)
+    np.testing.assert_allclose(
+        np.exp(1j * np.asarray(inside, float)),
+        np.exp(1j * np.asarray(angles, float)),
+        atol=tolerance,
+    )
     assert float(wrapped(jnp.asarray(-np.pi))) == -np.pi
 
 

@@ -46,7 +46,10 @@ def test_exact_agreement_and_an_empty_run_can_be_drawn(tmp_path):
 
 def test_scaling_of_the_typewriter_is_drawn_beside_the_theory(tmp_path):
     left, right = plotting.typewriter_scaling(
-        [32, 64], {-1.0: [2.0, 5.0], -2.0: [1.0, 1.5]}, interval=4, slopes={0.5: 0.8, 3.0: 0.4},
+        [32, 64],
+        {-1.0: [2.0, 5.0], -2.0: [1.0, 1.5]},
+        interval=4,
+        slopes={0.5: 0.8, 3.0: 0.4},
         theory=lambda alpha: 2 / (2 + alpha),
     )
     np.testing.assert_array_equal(curve(left), [[32, 64], [4, 8]])

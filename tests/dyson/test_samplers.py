@@ -18,9 +18,7 @@ SMALL = {"features": 2, "depth": 1, "modes": 1, "hidden": 1, "mixer": "real"}
 SAMPLERS = {
     "flips": lambda n: Metropolis(Ising(n), N_CHAINS),
     "exchanges": lambda n: Metropolis(J1J2(n, j2=0.5), N_CHAINS),
-    "sweep": lambda n: Sweep(
-        Ising(n), N_CHAINS, chains_at_once=2, by_environments=n >= 6 or None
-    ),
+    "sweep": lambda n: Sweep(Ising(n), N_CHAINS, chains_at_once=2, by_environments=n >= 6 or None),
     "swept exchanges": lambda n: Sweep(J1J2(n, j2=0.5), N_CHAINS, chains_at_once=2),
     "typewriter": lambda n: Typewriter(Ising(n), N_CHAINS, interval=2, chains_at_once=2),
 }
@@ -75,11 +73,7 @@ SIZES = {
 
 @pytest.mark.parametrize(
     "kind, n_sites",
-    [
-        (kind, n) if n in SIZES[kind] else later(kind, n)
-        for kind in SAMPLERS
-        for n in range(1, 11)
-    ],
+    [(kind, n) if n in SIZES[kind] else later(kind, n) for kind in SAMPLERS for n in range(1, 11)],
 )
 def test_any_number_of_sites(kind, n_sites):
     sampler = SAMPLERS[kind](n_sites)
@@ -112,9 +106,7 @@ def test_single_precision_throughout(kind):
         assert {x.dtype.itemsize for x in jax.tree.leaves((state, info))} <= {1, 4}
 
 
-@pytest.mark.parametrize(
-    "kind", [later("flips"), "sweep", later("swept exchanges"), "typewriter"]
-)
+@pytest.mark.parametrize("kind", [later("flips"), "sweep", later("swept exchanges"), "typewriter"])
 def test_chains_do_not_know_of_each_other(kind):
     """Some of the chains alone do the same: what spreading over devices relies on."""
     n_sites = 6

@@ -21,9 +21,7 @@ def in_pieces(model, spins, cuts, filling):
     sites = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), sites)
 
     def part(a, b):
-        return jax.tree.map(
-            lambda x: jnp.pad(x[:, a:b], ((0, 0), (0, filling), (0, 0))), sites
-        )
+        return jax.tree.map(lambda x: jnp.pad(x[:, a:b], ((0, 0), (0, filling), (0, 0))), sites)
 
     def segment(a, b):
         (transfers,) = env.open_transfers(medium, [b - a], b - a + filling)
@@ -142,9 +140,13 @@ def test_local_features_after_a_move(periodic, kernel_size, length):
         )
         around = site + jnp.arange(-half, half + length)
         exists = None if periodic else ((around >= 0) & (around < n))[:, None]
+
         # beyond the end of a chain a pattern means nothing
-        patterns = jnp.pad(env.token_patterns(model, moved), ((0, length), (0, 0)))
-        patterns = jax.lax.dynamic_slice_in_dim(patterns, site, length)
+        def in_the_middle(s):
+            patterns = jnp.pad(env.token_patterns(model, s), ((0, length), (0, 0)))
+            return jax.lax.dynamic_slice_in_dim(patterns, site, length)
+
+        patterns = in_the_middle(spins), in_the_middle(moved)
         return env.flipped(model, medium, window, patterns, exists), wanted, exists
 
     spins = random_spins(jax.random.key(0), (2, n))

@@ -174,7 +174,8 @@ def test_a_signal_at_any_moment_gets_a_sentence(tmp_path, monkeypatch, moment, w
     if moment != "start":
         monkeypatch.setattr(cli, "start", lambda *_: None)
     if moment == "evaluate":
-        state = type("State", (), {"step": 6})()
+        model = type("Model", (), {"n_sites": 6})()
+        state = type("State", (), {"step": 6, "model": model})()
         monkeypatch.setattr(cli, "train", lambda *_, **__: state)
         monkeypatch.setattr(cli, "final_key", lambda *_: None)
         monkeypatch.setattr(cli, "start", lambda *_: state)

@@ -26,7 +26,7 @@ def both_ways(updates, model, spins, moves):
     """Log-ratios by local updates, of single flips and of the moves, and by forward passes."""
     updates = updates.bind(model)
     cache = updates.init(spins)
-    direct = lambda move: model(flip(spins, move)) - model(spins)  # noqa: E731
+    direct = lambda move: model(flip(spins, move)) - model(spins)
     single = jnp.arange(model.n_sites, dtype=jnp.int32)[:, None]
     found = updates.single_flips(cache), updates.ratios(cache, moves)
     return found, (jax.vmap(direct)(single), jax.vmap(direct)(moves)), cache
@@ -92,7 +92,7 @@ def test_chains_that_a_window_would_cover(n_sites):
     for ours, theirs in zip(found, direct, strict=True):
         assert distance_on_the_circle(ours, theirs).max() < 1e-10
     if n_sites == 20:  # also there a move that does not fit is not answered
-        propose = lambda m, c, move: Abacus(span=2).bind(m).propose(c, move)  # noqa: E731
+        propose = lambda m, c, move: Abacus(span=2).bind(m).propose(c, move)
         far = quick_jit(propose)(model, cache, jnp.array([3, 9], jnp.int32))
         assert np.isnan(far.log_ratio)
 

@@ -26,7 +26,7 @@ pass_by_environments = quick_jit(environment_pass)
 
 @quick_jit
 def pass_by_forward_passes(model, spins, uniforms, distances=()):
-    one = lambda s, u: forward_pass(model, s, u, distances)  # noqa: E731
+    one = lambda s, u: forward_pass(model, s, u, distances)
     return jax.vmap(one, out_axes=(0, 1, 1))(spins, uniforms)
 
 
@@ -81,8 +81,17 @@ def test_the_same_uniforms_give_the_same_chain(n_sites, projected, options):
     "n_sites, projected, options",
     [
         later(29, False, {"depth": 2, **SMALL}),
-        (12, False, {"depth": 1, "periodic": False, "mixer": "real", "kernel_size": 5,
-                     "site_embedding": True}),
+        (
+            12,
+            False,
+            {
+                "depth": 1,
+                "periodic": False,
+                "mixer": "real",
+                "kernel_size": 5,
+                "site_embedding": True,
+            },
+        ),
         (32, True, {"depth": 2, "token_size": 2, "mixer": "real", **SMALL}),
         later(24, False, {"depth": 2, "token_size": 4, "periodic": False, **SMALL}),
         (21, False, {"depth": 3, "mixer": "real", "complex_head": True, **SMALL}),
@@ -96,7 +105,7 @@ def test_exchanges_give_the_same_chain(n_sites, projected, options):
 def test_a_ring_whose_tokens_know_their_places_is_entered_anywhere():
     """A pass from another token on is the pass over the ring turned, embedding and all."""
     model = SpinFlip(peaked_network(17, seed=1, depth=1, site_embedding=True, **SMALL))
-    turned = lambda k: eqx.tree_at(  # noqa: E731
+    turned = lambda k: eqx.tree_at(
         lambda m: m.network.embed_sites, model, jnp.roll(model.network.embed_sites, -k, axis=1)
     )
     spins = random_spins(jax.random.key(0), (3, 17))
@@ -179,10 +188,10 @@ def test_rings_smaller_than_the_window_have_no_environments(n_sites):
 
 def test_environments_are_used_where_they_cost_less():
     """And where they are not, a sweep goes all around the ring."""
-    make = lambda n, **options: eqx.filter_eval_shape(  # noqa: E731
+    make = lambda n, **options: eqx.filter_eval_shape(
         lambda key: DysonNet(n, key=key, **options), jax.random.key(0)
     )
-    pays = lambda n, **options: environments_pay(make(n, **options))  # noqa: E731
+    pays = lambda n, **options: environments_pay(make(n, **options))
     assert not pays(32) and pays(64) and environments_pay(SpinFlip(make(64)))
     assert not pays(64, features=32) and pays(128, features=32)
     assert not pays(12, features=4, depth=1) and pays(64, token_size=1, depth=1)
@@ -216,18 +225,18 @@ def test_operations_of_a_proposal_do_not_grow(periodic):
     token of a sweep, is the same for every chain length with blocks of the same size."""
 
     def operations(n_sites):
-        make = lambda: DysonNet(  # noqa: E731
+        make = lambda: DysonNet(
             n_sites, mixer="real", features=2, periodic=periodic, key=jax.random.key(0)
         )
         arrays, static = eqx.partition(
             eqx.filter_eval_shape(make), lambda x: isinstance(x, jax.ShapeDtypeStruct)
         )
         visited = len(proposals(eqx.combine(arrays, static)))
-        start = lambda a, s: jax.vmap(eqx.combine(a, static))(s)  # noqa: E731
-        sweep = lambda a, s, u: environment_pass(eqx.combine(a, static), s, u)  # noqa: E731
+        start = lambda a, s: jax.vmap(eqx.combine(a, static))(s)
+        sweep = lambda a, s, u: environment_pass(eqx.combine(a, static), s, u)
         spins = jax.ShapeDtypeStruct((2, n_sites), jnp.int8)
         uniforms = jax.ShapeDtypeStruct((2, visited), jnp.float64)
-        count = lambda f, *a: jax.jit(f).lower(*a).compile().cost_analysis()["flops"]  # noqa: E731
+        count = lambda f, *a: jax.jit(f).lower(*a).compile().cost_analysis()["flops"]
         return count(sweep, arrays, spins, uniforms), count(start, arrays, spins)
 
     # 4 and 64 blocks of 16 tokens

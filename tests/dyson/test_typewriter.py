@@ -24,7 +24,7 @@ SMALL = {"features": 3, "modes": 1, "mixer": "real"}
 def screening_network(n_sites, *, depth, head, **options):
     """Scattering is strong, so that one flip changes what the next does to theta by a tenth."""
     model = random_network(n_sites, depth=depth, **(SMALL | options))
-    scattering = lambda m: [block.mix_out for block in m.blocks]  # noqa: E731
+    scattering = lambda m: [block.mix_out for block in m.blocks]
     model = eqx.tree_at(scattering, model, replace_fn=lambda matrix: 3 * matrix)
     return eqx.tree_at(lambda m: m.head.weight, model, head * model.head.weight)
 
@@ -100,7 +100,7 @@ def test_a_replay_by_hand():
     sampler = Typewriter(Ising(n), 1, interval=2, mismatch=1e-2)
     updates = Abacus().bind(model)
     theta = jax.jit(jax.vmap(lambda s: model.head.theta(model.pooled(streams(model, s)))))
-    log_cosh = lambda x: np.sum(np.log(np.cosh(x)))  # noqa: E731
+    log_cosh = lambda x: np.sum(np.log(np.cosh(x)))
     keys = jax.random.split(jax.random.key(5), chains)
     spins = np.asarray(random_spins(jax.random.key(6), (chains, n)))
     table = ErrorTable.empty(chains, sampler.candidates)
@@ -125,9 +125,7 @@ def test_a_replay_by_hand():
 
         return jax.vmap(one)(keys, spins, table, starts, frozen)
 
-    plans, after, tolerances = jax.tree.map(
-        np.asarray, refresh(keys, spins, table, starts, frozen)
-    )
+    plans, after, tolerances = jax.tree.map(np.asarray, refresh(keys, spins, table, starts, frozen))
     froze = mismatched = 0
     for c in range(chains):
         sites, uniforms = plans.sites[c], np.asarray(plans.uniforms[c])
@@ -237,9 +235,7 @@ def test_samples_follow_the_enumerated_distribution():
     assert careless.mismatch > 5 * info.mismatch and careless.frozen < info.frozen
 
 
-@pytest.mark.parametrize(
-    "n_sites, interval", [(1, 1), (2, 1), (7, 2), (10, 3), (31, 3), (31, 40)]
-)
+@pytest.mark.parametrize("n_sites, interval", [(1, 1), (2, 1), (7, 2), (10, 3), (31, 3), (31, 40)])
 def test_every_site_is_proposed_as_often(n_sites, interval):
     """Candidates of a pass differ and lie in every second interval; none is preferred."""
     sampler = Typewriter(Ising(n_sites), 1, interval=interval, sweeps=1)

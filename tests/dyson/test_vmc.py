@@ -117,7 +117,7 @@ def test_the_kept_state_is_one_from_which_it_goes_on(rate, sites):
     kept = caught.value.state
     energies = quick_jit(local_energies)(vmc.hamiltonian, kept.model, enumerate_spins(sites))
     assert bool(jnp.all(jnp.isfinite(energies))) and int(kept.step) <= int(state.step)
-    rate_of = lambda s: s.optimiser.hyperparams["learning_rate"]  # noqa: E731
+    rate_of = lambda s: s.optimiser.hyperparams["learning_rate"]
     calm = eqx.tree_at(rate_of, kept, jnp.full_like(rate_of(kept), 1e-3))
     assert int(vmc.step(calm)[0].step) == int(kept.step) + 1
 
@@ -229,7 +229,7 @@ def test_the_energy_of_other_parameters_weighs_samples_anew():
         return jnp.sum(p * jnp.real(energies)) / jnp.sum(p)
 
     log_psi_there = jnp.asarray(log_psi)
-    value_fn = lambda flat: _energy(vmc, parameters, static, samples)(unravel(flat))  # noqa: E731
+    value_fn = lambda flat: _energy(vmc, parameters, static, samples)(unravel(flat))
     weighed, exact_one = (jax.jit(jax.value_and_grad(f)) for f in (value_fn, exact_energy))
     moved = flat + 0.03 * jnp.asarray(np.random.default_rng(0).normal(size=flat.size))
     for at in (flat, moved):

@@ -194,9 +194,7 @@ def dimers(
         bonds = n_sites if periodic else n_sites - r - 1
         if not 2 <= r <= n_sites - 2:
             raise ValueError(f"dimers: expected distances from 2 to {n_sites - 2}, got {r}")
-        terms = [
-            (2 * a + "I" * (r - 2) + 2 * b, 1 / (16 * bonds)) for a in "XYZ" for b in "XYZ"
-        ]
+        terms = [(2 * a + "I" * (r - 2) + 2 * b, 1 / (16 * bonds)) for a in "XYZ" for b in "XYZ"]
         operators[r] = PauliStrings(n_sites, terms, periodic=periodic, marshall=marshall)
     return operators
 

@@ -115,7 +115,7 @@ def _expected(
     for each in observables:
         values = next(local if isinstance(each, Observable) else of_pairs)
         found.append(estimates(each, values))
-    known = lambda estimate: if_moved(moving, estimate)  # noqa: E731
+    known = lambda estimate: if_moved(moving, estimate)
     return jax.tree.map(known, found, is_leaf=lambda x: isinstance(x, Estimate))
 
 

@@ -57,5 +57,5 @@ def fidelity(
 
 @eqx.filter_jit
 def _amplitudes(model: Network, indices: Array) -> Float[Array, " some"]:
-    log_psi = lambda index: model(index_to_spins(index, model.n_sites))  # noqa: E731
+    log_psi = lambda index: model(index_to_spins(index, model.n_sites))
     return in_chunks(log_psi, indices, AT_ONCE)

@@ -61,7 +61,7 @@ def free_fermion_correlators(n_sites: int, *, coupling: float, field: float) -> 
     # g(r) for r from -n to n
     distances = np.arange(-n_sites, n_sites + 1)
     g = np.real(np.exp(1j * np.outer(distances, angles)) @ filled) / n_sites
-    at = lambda r: g[np.asarray(r) + n_sites]  # noqa: E731
+    at = lambda r: g[np.asarray(r) + n_sites]
     r = np.arange(1, n_sites // 2 + 1)
     steps = [np.arange(length) for length in r]
     zz = [np.linalg.det(at(np.subtract.outer(-s, -s) + 1)) for s in steps]

@@ -49,9 +49,7 @@ class Hamiltonian(eqx.Module):
         """H_σσ."""
 
     @abc.abstractmethod
-    def connected(
-        self, spins: Int8[Array, " n"]
-    ) -> tuple[Int[Array, "c f"], Inexact[Array, " c"]]:
+    def connected(self, spins: Int8[Array, " n"]) -> tuple[Int[Array, "c f"], Inexact[Array, " c"]]:
         """The off-diagonal entries of row σ, real or complex.
 
         Returns `sites` (c, f) int32, the sites in which the connected configurations differ from σ,

@@ -152,13 +152,11 @@ class PauliStrings(Hamiltonian):
             rows.append(Row(kind.sites, elements, kind.reach, each_site))
         return tuple(rows)
 
-    def connected(
-        self, spins: Int8[Array, " n"]
-    ) -> tuple[Int[Array, "c f"], Inexact[Array, " c"]]:
+    def connected(self, spins: Int8[Array, " n"]) -> tuple[Int[Array, "c f"], Inexact[Array, " c"]]:
         """All moves, one kind after the other."""
         rows = self.rows(spins)
         width = max((row.sites.shape[1] for row in rows), default=1)
-        pad = lambda x: jnp.pad(  # noqa: E731
+        pad = lambda x: jnp.pad(
             x, ((0, 0), (0, width - x.shape[1])), constant_values=-1
         )
         sites = [jnp.zeros((0, width), jnp.int32), *(pad(row.sites) for row in rows)]
@@ -251,9 +249,7 @@ def _kinds(strings: Strings, n_sites, periodic, marshall, dtype, singles):
             if not np.any(which):
                 continue
             sites, entry = distinct(moved.sites[which, :flips], n_sites)
-            products = _products(
-                _taken(moved.strings, which), entry, len(sites), n_sites, dtype
-            )
+            products = _products(_taken(moved.strings, which), entry, len(sites), n_sites, dtype)
             yield Kind(jnp.asarray(sites, jnp.int32), products, int(max(moved.reach[which])))
 
 

@@ -86,7 +86,7 @@ def merged(parts: Iterable[Strings], n_sites: int) -> Strings:
     """Every string once; those whose coefficients cancel, up to round-off, are gone."""
     parts = list(parts)
     width = max((part.codes.shape[1] for part in parts), default=1) or 1
-    pad = lambda x: np.pad(  # noqa: E731
+    pad = lambda x: np.pad(
         x, ((0, 0), (0, width - x.shape[1])), constant_values=4 * n_sites
     )
     codes = np.concatenate([np.zeros((0, width), int), *(pad(part.codes) for part in parts)])

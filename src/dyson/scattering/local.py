@@ -61,7 +61,7 @@ def local_features(
     phi, h = over_chains(model.embed_anywhere)(patterns)
     if model.embed_sites is not None:
         starts = jnp.zeros_like(patterns[0]) if first is None else first
-        roll = lambda start: jnp.roll(model.embed_sites, -start, axis=1)  # noqa: E731
+        roll = lambda start: jnp.roll(model.embed_sites, -start, axis=1)
         phi = phi + jax.vmap(roll, out_axes=-1)(starts)
     layers = []
     for block, layer in zip(model.blocks, medium.layers, strict=True):
