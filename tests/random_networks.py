@@ -44,8 +44,8 @@ def hardly_decaying(model):
         real = isinstance(block.mixer, RealPoles)
         name, slow = ("raw_poles", 20.0) if real else ("log_decay", -20.0)
         mixer = eqx.tree_at(
-            lambda m: getattr(m, name),
-            block.mixer,  # noqa: B023
+            lambda m: getattr(m, name),  # noqa: B023
+            block.mixer,
             jnp.full_like(getattr(block.mixer, name), slow),
         )
         if real:

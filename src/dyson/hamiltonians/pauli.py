@@ -156,9 +156,7 @@ class PauliStrings(Hamiltonian):
         """All moves, one kind after the other."""
         rows = self.rows(spins)
         width = max((row.sites.shape[1] for row in rows), default=1)
-        pad = lambda x: jnp.pad(
-            x, ((0, 0), (0, width - x.shape[1])), constant_values=-1
-        )
+        pad = lambda x: jnp.pad(x, ((0, 0), (0, width - x.shape[1])), constant_values=-1)
         sites = [jnp.zeros((0, width), jnp.int32), *(pad(row.sites) for row in rows)]
         elements = [row.elements for row in rows] or [jnp.zeros_like(self.constant)[None][:0]]
         return jnp.concatenate(sites), jnp.concatenate(elements)

@@ -86,9 +86,7 @@ def merged(parts: Iterable[Strings], n_sites: int) -> Strings:
     """Every string once; those whose coefficients cancel, up to round-off, are gone."""
     parts = list(parts)
     width = max((part.codes.shape[1] for part in parts), default=1) or 1
-    pad = lambda x: np.pad(
-        x, ((0, 0), (0, width - x.shape[1])), constant_values=4 * n_sites
-    )
+    pad = lambda x: np.pad(x, ((0, 0), (0, width - x.shape[1])), constant_values=4 * n_sites)
     codes = np.concatenate([np.zeros((0, width), int), *(pad(part.codes) for part in parts)])
     coefficients = np.concatenate([np.zeros(0), *(part.coefficients for part in parts)])
     unique, inverse = distinct(codes, 4 * n_sites + 1)

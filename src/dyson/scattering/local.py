@@ -59,9 +59,10 @@ def local_features(
     """
     over_chains = lambda f: jax.vmap(f, in_axes=-1, out_axes=-1)
     phi, h = over_chains(model.embed_anywhere)(patterns)
-    if model.embed_sites is not None:
+    places = model.embed_sites
+    if places is not None:
         starts = jnp.zeros_like(patterns[0]) if first is None else first
-        roll = lambda start: jnp.roll(model.embed_sites, -start, axis=1)
+        roll = lambda start: jnp.roll(places, -start, axis=1)
         phi = phi + jax.vmap(roll, out_axes=-1)(starts)
     layers = []
     for block, layer in zip(model.blocks, medium.layers, strict=True):
