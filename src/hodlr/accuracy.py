@@ -64,29 +64,28 @@ class Row(NamedTuple):
     @property
     def silent(self) -> bool:
         """Whether a solution without a correct digit comes back as if it were one."""
-        wrong = not self.solution[0] < 0.5
-        return wrong and not self.refused
+        return not (self.solution[0] < 0.5 or self.refused)
 
 
+@np.errstate(divide="ignore", invalid="ignore")
 def measure(case: Case) -> Row:
     """All errors of one case."""
-    matrix, dtype = case.matrix, np.dtype(case.matrix.dtype)
-    n = matrix.n
+    matrix, n, dtype = case.matrix, case.matrix.n, np.dtype(case.matrix.dtype)
     rng = np.random.default_rng(n)
     b = rng.normal(size=n).astype(dtype)
     ours, refused = _ours(matrix, jnp.asarray(b), case.definite, case.hierarchical)
     exact, change = _extended(matrix)
     reference = _by_elimination(exact, change, b)
     site = np.arange(n)
-    orders = [site, site[::-1], *(rng.permutation(n) for _ in range(4 if n <= 300 else 1))]
+    orders = [site, site[::-1], *(rng.permutation(n) for _ in range(1 + 3 * (n <= 300)))]
     theirs = [_dense(case, exact, change, b, order) for order in orders]
     floors = _one_rounding(exact, change, reference, dtype)
     pairs = []
     for name, floor in zip(_Answers._fields, floors, strict=True):
         right = getattr(reference, name)
         errors = [_distance(getattr(answer, name), right) for answer in (ours, *theirs)]
-        # Orders in which LAPACK breaks down do not count.
-        pairs.append((errors[0], max(e for e in (*errors[1:], floor) if e == e)))
+        # Orders in which LAPACK breaks down, with NaN, do not count.
+        pairs.append((errors[0], np.nanmax([*errors[1:], floor]).item()))
     wide = np.promote_types(dtype, np.float64)
     condition = float(np.linalg.cond(exact.astype(wide)))
     known, working = (condition * float(np.finfo(d).eps) < 0.1 for d in (exact.dtype, dtype))
@@ -296,8 +295,8 @@ def cases(seed: int = 0) -> Iterator[Case]:
         for k in range(count):
             gap = 10.0 ** -(1 + 11 * k / count)
             yield Case("definite HODLR", _definite(rng, n, dtype, gap), True, True)
-    # A zero diagonal on alternate stretches of 16 sites, singular or nearly so.
-    for k in (3, 7, 26, 47):
+    # A zero diagonal on alternate stretches of 16 sites: conditions 5e13, 2e15, and singular.
+    for k in (69, 177, 3):
         yield Case(*_general(np.random.default_rng(k), 100, "float64", 3))
     for dtype, n, count in (("float64", 130, 16), ("float32", 130, 10), ("complex64", 130, 10)):
         for k in range(count):

@@ -169,7 +169,7 @@ def condition(covariance: Covariance, y: ArrayLike) -> Posterior:
     count = covariance.n
     if covariance.observed is not None:
         y = jnp.where(covariance.observed, y, 0)
-        count = jnp.sum(covariance.observed)
+        count = jnp.sum(covariance.observed.astype(y.dtype))
     factorisation = factorise(covariance, positive_definite=True)
     weights = factorisation.solve(y)
     total = y @ weights + factorisation.logdet() + count * math.log(2 * math.pi)

@@ -105,13 +105,15 @@ def measure(A: Structured, inverse: Inverse, x: Array, b: Array) -> SolveInfo:
     """How well x solves A x = b, for columns or one; some twenty products and one more solution.
     Constant under differentiation."""
     A, inverse, x, b = jax.lax.stop_gradient((A, inverse, x, b.astype(x.dtype)))
-    norm, size, norm_b = norm_estimate(A), frobenius(x), frobenius(b)
+    size, norm_b = frobenius(x), frobenius(b)
+    norm = norm_estimate(A)
     bound = norm * size
     error = frobenius(b - A @ x) / jnp.where(bound + norm_b > 0, bound + norm_b, 1)
     # What A⁻¹ blows up most is most of x, so A⁻ᴴ blows x up as much, where b had little of it too.
-    onward = norm * frobenius(inverse.H @ x)
+    # Of length one, for its square need not be a number of this precision.
+    direction = x / jnp.where(size > 0, size, 1).astype(x.dtype)
     growth = jnp.maximum(
-        bound / jnp.where(norm_b > 0, norm_b, 1), onward / jnp.where(size > 0, size, 1)
+        bound / jnp.where(norm_b > 0, norm_b, 1), norm * frobenius(inverse.H @ direction)
     )
     return SolveInfo(error, growth)
 
