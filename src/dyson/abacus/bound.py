@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Inexact, Int, Int8
 
+from dyson.batching import in_chunks
 from dyson.networks import DysonNet, Projection
 from dyson.spins import flip
 from dyson.updates.protocol import BoundUpdates, Proposal, parameter_bytes
@@ -120,10 +121,8 @@ class ProjectedUpdates(AbacusUpdates):
 
 def changes_one_by_one(updates: NetworkUpdates, cache: Any) -> Inexact[Array, "n_sites hidden"]:
     """Changes of theta by the flips of all sites, where there is no better way."""
-    n_sites = updates.network.n_sites
-    sites = jnp.arange(n_sites, dtype=jnp.int32)[:, None]
-    change = lambda move: updates.change(cache, move)
-    return jax.lax.map(change, sites, batch_size=min(FLIPS_AT_ONCE, n_sites))
+    sites = jnp.arange(updates.network.n_sites, dtype=jnp.int32)[:, None]
+    return in_chunks(lambda move: updates.change(cache, move), sites, FLIPS_AT_ONCE)
 
 
 def changes_of_all_tokens(

@@ -37,7 +37,7 @@ class Hamiltonian(eqx.Module):
     """Whether H commutes with the flip of all spins, known when H is built."""
     flips_each_site: eqx.AbstractVar[bool]
     """Whether `connected` lists the flip of every single site, in order of the sites: all ratios of
-    a row then come from one reference (`LocalUpdates.single_flips`)."""
+    a row then come from one reference (`BoundUpdates.single_flips`)."""
 
     conserves_magnetisation: eqx.AbstractVar[bool]
     """Whether H commutes with the sum of all σᶻ: samplers then stay in one sector."""

@@ -10,7 +10,8 @@ from jaxtyping import Array, Inexact, Int, Int8
 from dyson.batching import in_chunks
 from dyson.networks import Network
 
-# Moves whose ratios are evaluated side by side where they are not single flips.
+# Moves whose ratios are evaluated side by side: with forward passes, more only spill the
+# processor's caches.
 MOVES_AT_ONCE = 32
 
 

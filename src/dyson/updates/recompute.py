@@ -3,16 +3,18 @@
 from typing import ClassVar, final
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Int, Int8
 
 from dyson.networks import Network, unprojected
 from dyson.spins import flip
-from dyson.updates.protocol import BoundUpdates, LocalUpdates, Proposal, parameter_bytes
-
-# Flips whose forward passes run side by side; more only spill the processor's caches.
-FLIPS_AT_ONCE = 32
+from dyson.updates.protocol import (
+    MOVES_AT_ONCE,
+    BoundUpdates,
+    LocalUpdates,
+    Proposal,
+    parameter_bytes,
+)
 
 
 @final
@@ -58,11 +60,8 @@ class BoundRecompute(BoundUpdates):
         return cache.spins
 
     def single_flips(self, cache: RecomputeCache) -> Inexact[Array, " n_sites"]:
-        n_sites = self.model.n_sites
-        sites = jnp.arange(n_sites, dtype=jnp.int32)[:, None]
-        ratio = lambda move: self.propose(cache, move).log_ratio
-        return jax.lax.map(ratio, sites, batch_size=min(FLIPS_AT_ONCE, n_sites))
+        return self.ratios(cache, jnp.arange(self.model.n_sites, dtype=jnp.int32)[:, None])
 
     def bytes_per_sample(self) -> int:
         width = getattr(unprojected(self.model), "features", 64)
-        return 24 * width * self.model.n_sites * FLIPS_AT_ONCE * parameter_bytes(self.model)
+        return 24 * width * self.model.n_sites * MOVES_AT_ONCE * parameter_bytes(self.model)
