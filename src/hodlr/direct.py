@@ -41,7 +41,8 @@ def factorise(A: Structured, *, positive_definite: bool = False) -> AbstractFact
     diagonalised by Fourier transforms, in O(n log n).
 
     With k modes O(n·k²) operations, for a HODLR matrix with ranks that sum to k too, where n is
-    large. All are backward stable: as good as dense Cholesky or QR on the same matrix.
+    large. What a factorisation returns is not checked: `solve` checks, and refuses general matrices
+    whose entries fall off so far that waves lose digits which dense QR would keep.
     """
     check_structured("factorise", A)
     check_finite("the matrix given to factorise", *jax.tree.leaves(A))
