@@ -27,8 +27,9 @@ from dyson.networks import DysonNet, Network, SpinFlip
 from dyson.optimisers import annealed_rate, decaying_shift, spring
 from dyson.samplers import Metropolis, Sweep
 from dyson.vmc.measurement import joined
+from dyson.vmc.state import VMCState
 from dyson.vmc.statistics import v_score
-from dyson.vmc.vmc import VMC, NonFiniteError, VMCState
+from dyson.vmc.vmc import VMC, NonFiniteError
 
 
 @dataclasses.dataclass(frozen=True)
