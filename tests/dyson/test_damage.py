@@ -13,9 +13,10 @@ import pytest
 
 from commands import contents, dyson
 from dyson.app import run as run_module
+from dyson.app.problem import build, problems_of
 from dyson.app.run import RunDirectory, RunError
 from dyson.app.settings import Settings
-from dyson.app.train import build, problems_of, read_state
+from dyson.app.train import read_state
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 

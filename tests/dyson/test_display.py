@@ -4,8 +4,9 @@ import io
 
 from rich.console import Console
 
-from dyson.app.display import Display, summary, uncertain
+from dyson.app.display import Display
 from dyson.app.settings import Settings
+from dyson.app.wording import summary, uncertain
 
 
 def test_a_terminal_sees_a_progress_bar():

@@ -8,7 +8,8 @@ import pytest
 from commands import dyson, metrics, same_end
 from dyson import checkpoint, load
 from dyson.app.display import Display
-from dyson.app.settings import Settings, SettingsError
+from dyson.app.ranges import SettingsError
+from dyson.app.settings import Settings
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,8 @@ from dyson import checkpoint
 from dyson.app import metrics
 from dyson.app.claim import LOCK, InUseError, claimed
 from dyson.app.metrics import Record
-from dyson.app.settings import CHANGEABLE, Settings, SettingsError, flag_of
+from dyson.app.ranges import SettingsError, flag_of
+from dyson.app.settings import CHANGEABLE, Settings
 from dyson.checkpoint import CheckpointError
 from dyson.files import (
     atomic_write,
@@ -267,11 +268,13 @@ class RunDirectory:
             state, metadata = checkpoint.load_with_metadata(file, like, within=within)
         except CheckpointError as error:
             raise RunError(str(error)) from error
-        stored = _table(metadata).get("settings", self._fixed())
-        for name, value in self._fixed().items():
-            if (found := _table(stored).get(name)) != value:
+        fixed = self._fixed()
+        stored = _table(_table(metadata).get("settings", fixed))
+        for name in [*fixed, *(stored.keys() - fixed.keys())]:
+            found, value = stored.get(name), fixed.get(name)
+            if found != value:
                 raise RunError(
-                    f"{file} was computed with {flag_of(name)} {reprlib.repr(found)}, "
+                    f"{file} was computed with {flag_of(name)[:40]} {reprlib.repr(found)}, "
                     f"where {self.path / CONFIG} says {value}"
                 )
         return state, metadata
