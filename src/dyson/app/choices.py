@@ -137,12 +137,20 @@ def expected(kind: str) -> str:
     return f"one of {', '.join(names)}"
 
 
-def takers(name: str) -> str | None:
-    """The names of all that take a setting, in words; None where everything does."""
-    names = [each for found in defaults(name).values() for each in found]
-    if len(names) == len(CHOICES[HOLDER[name]]) + (HOLDER[name] == "optimiser"):
-        return None
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+def takers(name: str) -> str:
+    """The names of all that take a setting, in words."""
+    found = _takers(name)
+    return found[0] if len(found) == 1 else f"{', '.join(found[:-1])} or {found[-1]}"
+
+
+def everything_takes(name: str) -> bool:
+    """Whether a setting is taken by all that has a name."""
+    kind = HOLDER[name]
+    return len(_takers(name)) == len(CHOICES[kind]) + (kind == "optimiser")
+
+
+def _takers(name: str) -> list[str]:
+    return [each for found in defaults(name).values() for each in found]
 
 
 def defaults(name: str) -> dict[Any, list[str]]:
@@ -163,7 +171,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 @functools.cache
 def optax_names() -> tuple[str, ...]:
-    """The optimisers of optax that want a learning rate and nothing else."""
+    """The optimisers of optax that want a learning rate and nothing else, and draw no numbers."""
     return tuple(name for name in dir(optax) if _is_optimiser(getattr(optax, name)))
 
 

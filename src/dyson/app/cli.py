@@ -56,7 +56,7 @@ from dyson.app.ranges import SettingsError, flag_of
 from dyson.app.run import PICTURE, RunDirectory, RunError, RunStopped
 from dyson.app.settings import CHANGEABLE, Settings, names
 from dyson.app.train import grown_state, read_state, restore, sampler_of, start, train
-from dyson.app.wording import summary, uncertain
+from dyson.app.wording import summary
 from dyson.devices import DeviceError
 from dyson.files import atomic_write, reason
 from dyson.vmc.vmc import NonFiniteError
@@ -253,9 +253,10 @@ def evaluate_command(
         )
     _report(record, as_json)
     if until is not None and not is_reached(record, until):
-        shown = uncertain(record["energy"], record["error"])
+        error = "not known" if record["error"] is None else f"{record['error']:.1e}"
         terminal.warn(
-            f"the energy is {shown} after {most} batches, which --batches can be more than"
+            f"the error bar is {error} after {most} batches, more than {until} of the energy; "
+            "--batches allows for more"
         )
 
 

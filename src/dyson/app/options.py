@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dyson.app.choices import CHOICES, HOLDER, defaults, expected, takers
+from dyson.app.choices import CHOICES, HOLDER, defaults, everything_takes, expected, takers
 from dyson.app.ranges import flag_of
 from dyson.app.settings import Settings, kinds, option_of
 
@@ -109,8 +109,8 @@ def _in_brackets(name: str, *, with_default: bool) -> str:
             for value, who in found.items()
             if value not in (None, "")
         ]
-        if (who := takers(name)) is not None:
-            words.insert(0, f"of {who}")
+        if not everything_takes(name):
+            words.insert(0, f"of {takers(name)}")
     if with_default and by_default:
         words.append(f"default: {', '.join(by_default)}")
     words = list(filter(None, words))

@@ -29,9 +29,14 @@ class ProgressLine:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Leave what is shown, and go on below."""
         if self._length:
             self._stream.write("\n")
             self._stream.flush()
+        self._length = 0
 
     def write(self, text: str) -> None:
         """Show this text from here on."""

@@ -301,7 +301,7 @@ class Settings:
         if value is None:
             return None
         raise SettingsError(
-            f"{flag_of(name)} belongs to {flag_of(kind)} {takers(name) or 'by name'}, "
+            f"{flag_of(name)} belongs to {flag_of(kind)} {takers(name)}, "
             f"got {flag_of(kind)} {getattr(self, kind)}"
         )
 
