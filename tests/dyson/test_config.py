@@ -10,6 +10,7 @@ import pytest
 from commands import TINY, contents, dyson, metrics
 from dyson import J1J2, exact, load
 from dyson.app import new_run
+from dyson.app.problem import doubt
 from dyson.app.ranges import SettingsError
 from dyson.app.run import RunDirectory, RunError
 from dyson.app.settings import Settings, names
@@ -153,6 +154,14 @@ def test_a_hamiltonian_of_ones_own_a_transformer_and_adam(tmp_path, monkeypatch)
     assert unprojected(load(directory)).blocks[0].heads == 1
     code, _, err = dyson("evaluate", directory, "--sites", 8)
     assert code == 2 and "ViT.resized: expected a DysonNet" in err and err.count("\n") == 1
+
+
+def test_signs_that_nothing_can_represent_are_warned_of():
+    chain = {"hamiltonian": "j1j2", "marshall": False}
+    assert doubt(Settings(**chain)).startswith("a real log ψ has no signs")
+    for other in ({"complex_head": True}, {"j1": -1.0}, {"marshall": True}, {"marshall": None}):
+        assert doubt(Settings(**chain | other)) is None
+    assert doubt(Settings(hamiltonian="pauli", terms="1 XX")) is None
 
 
 def test_a_frustrated_chain_with_its_signs(tmp_path):

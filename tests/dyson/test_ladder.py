@@ -74,21 +74,25 @@ RUN = [*CHAIN, "--chains", 8, "--steps", 4, "--checkpoint-every", 3, "--batches"
 @pytest.fixture(scope="module")
 def grown(compile_once, tmp_path_factory):
     """A run through two chains that nothing disturbed."""
-    directory = tmp_path_factory.mktemp("runs") / "grown"
-    code, out, err = dyson("train", "-d", directory, *RUN, "--json")
+    directory, compiled = tmp_path_factory.mktemp("runs") / "grown", []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Display, "compiling", lambda display, what: compiled.append(what))
+        code, out, err = dyson("train", "-d", directory, *RUN, "--json")
     assert code == 0
-    return directory, json.loads(out), err
+    return directory, json.loads(out), err, compiled
 
 
 @pytest.mark.optimised
 def test_a_run_grows(grown):
-    directory, result, err = grown
+    directory, result, err, compiled = grown
     assert [record["n_sites"] for record in metrics(directory)] == [4, 4, 8, 8]
     assert (result["n_sites"], result["step"]) == (8, 4)
     for number, (line, n_sites) in enumerate(zip(err.splitlines(), (4, 4, 8, 8), strict=True), 1):
         assert line.startswith(f"{number}/4  E/N ") and f"  N {n_sites}  " in line
     assert checkpoint.load_metadata(directory / "checkpoint.npz")["n_sites"] == 8
     assert load(directory).n_sites == 8
+    # whoever waits sees what for
+    assert compiled == [f"the {what}, {n} sites" for n in (4, 8) for what in ("sampler", "step")]
 
 
 @pytest.mark.optimised

@@ -179,7 +179,6 @@ def _is_optimiser(candidate: Any) -> bool:
     if not inspect.isfunction(candidate) or candidate.__name__.startswith("scale_by"):
         return False
     parameters = inspect.signature(candidate).parameters
-    required = [
-        p.name for p in parameters.values() if p.default is p.empty and p.kind < p.VAR_KEYWORD
-    ]
-    return "learning_rate" in parameters and set(required) <= {"learning_rate"}
+    required = {name for name, each in parameters.items() if each.default is each.empty}
+    draws = {"key", "seed"} & parameters.keys()
+    return "learning_rate" in parameters and required <= {"learning_rate"} and not draws

@@ -50,7 +50,7 @@ from dyson.app.interruption import Interruption, answered
 from dyson.app.memory import check_memory
 from dyson.app.metrics import Record
 from dyson.app.new_run import next_run, settings_from
-from dyson.app.problem import Problems, build, problems_of
+from dyson.app.problem import Problems, build, doubt, problems_of
 from dyson.app.progress import ProgressLine
 from dyson.app.ranges import SettingsError, flag_of
 from dyson.app.run import PICTURE, RunDirectory, RunError, RunStopped
@@ -169,6 +169,7 @@ def train_command(
     problems = problems_of(settings, build)
     check_memory(problems(settings.n_sites), settings, batches=batches)
     terminal.warn(overruled())
+    terminal.warn(doubt(settings))
     with _new_run(directory, settings) as run:
         return _carry_on(run, problems, None, batches, as_json)
 

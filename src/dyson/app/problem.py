@@ -64,8 +64,8 @@ Problems = Callable[[int], Problem]
 @dataclasses.dataclass(frozen=True)
 class Given:
     """Objects of a program for what the settings say is "given": a Hamiltonian and a network, or
-    functions of the number of sites that make them, and an optimiser.  A function that makes a
-    network takes a ``key`` as well."""
+    functions of the number of sites that make them (a network with a ``key``); a sampler, or a
+    function of the Hamiltonian; and an optimiser."""
 
     hamiltonian: Hamiltonian | Callable[[int], Hamiltonian] | None = None
     network: Network | Callable[..., Network] | None = None
@@ -202,6 +202,17 @@ def _of_length(name: str, found: Any, n_sites: int) -> Any:
             "made by a function of the number of sites fits every chain"
         )
     return found
+
+
+def doubt(settings: Settings) -> str | None:
+    """What is allowed and will hardly be meant, in a sentence."""
+    neighbours = settings.coupling or settings.j1 or 0.0
+    if settings.marshall is False and neighbours > 0 and settings.complex_head is False:
+        return (
+            "a real log ψ has no signs, and without the Marshall rotation the ground state of "
+            "antiferromagnetic neighbours has: take --complex-head, or leave out --no-marshall"
+        )
+    return None
 
 
 def _initial_keys(settings: Settings) -> tuple[jax.Array, jax.Array]:

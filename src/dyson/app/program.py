@@ -7,6 +7,7 @@ of names.
 import dataclasses
 import functools
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,7 +22,7 @@ from dyson.app.engine import engine_sentence
 from dyson.app.estimates import evaluate, final_key
 from dyson.app.memory import check_memory
 from dyson.app.metrics import Record
-from dyson.app.problem import Given, Problem, build, problems_of
+from dyson.app.problem import Given, Problem, build, doubt, problems_of
 from dyson.app.progress import ProgressLine
 from dyson.app.ranges import SettingsError
 from dyson.app.run import RunDirectory
@@ -32,6 +33,7 @@ from dyson.app.wording import figures, uncertain
 from dyson.hamiltonians import Hamiltonian
 from dyson.networks import Network
 from dyson.samplers import Sampler
+from dyson.vmc.statistics import DiagnosticWarning
 from dyson.vmc.vmc import VMC, VMCState
 
 Callback = Callable[[Record, VMCState], object]
@@ -125,6 +127,8 @@ def train(
         )
     problems = problems_of(chosen, functools.partial(build, given=Given(**objects)))
     check_memory(problems(chosen.n_sites), chosen, batches=batches)
+    if (sentence := doubt(chosen)) is not None:
+        warnings.warn(sentence, DiagnosticWarning, stacklevel=2)
     callbacks = [callbacks] if callable(callbacks) else list(callbacks)
     with ExitStack() as stack:
         run: Journal = _InMemory(chosen)
