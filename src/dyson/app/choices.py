@@ -171,7 +171,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 @functools.cache
 def optax_names() -> tuple[str, ...]:
-    """The optimisers of optax that want a learning rate and nothing else, and draw no numbers."""
+    """The optimisers of optax that want a learning rate, which may be a schedule, and nothing else:
+    no random numbers either."""
     return tuple(name for name in dir(optax) if _is_optimiser(getattr(optax, name)))
 
 
@@ -180,5 +181,10 @@ def _is_optimiser(candidate: Any) -> bool:
         return False
     parameters = inspect.signature(candidate).parameters
     required = {name for name, each in parameters.items() if each.default is each.empty}
-    draws = {"key", "seed"} & parameters.keys()
-    return "learning_rate" in parameters and required <= {"learning_rate"} and not draws
+    if (
+        not required <= {"learning_rate"} <= parameters.keys()
+        or {"key", "seed"} & parameters.keys()
+    ):
+        return False
+    accepted = str(parameters["learning_rate"].annotation)
+    return "Schedule" in accepted or "Callable" in accepted
