@@ -118,6 +118,25 @@ def test_it_goes_on_from_every_step(grown, tmp_path, monkeypatch, last):
 
 
 @pytest.mark.optimised
+def test_nobody_waits_for_a_longer_chain_to_compile(grown, tmp_path, monkeypatch):
+    """What came before is saved."""
+    directory = tmp_path / "run"
+
+    def interrupt(display, what):
+        if what == "the step, 8 sites":
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Display, "compiling", interrupt)
+        code, _, err = dyson("train", "-d", directory, *RUN)
+    assert code == 130
+    assert err.endswith(f"dyson: interrupted; dyson resume {directory} goes on with the run\n")
+    assert len(metrics(directory)) == 2 and load(directory).n_sites == 4
+    assert dyson("resume", directory, "--batches", 1)[0] == 0
+    assert same_end(directory, grown[0])
+
+
+@pytest.mark.optimised
 def test_a_run_killed_after_it_has_grown_grows_again(grown, tmp_path, monkeypatch):
     """The last checkpoint is that of the shorter chain, the metrics have gone further."""
     directory = tmp_path / "run"

@@ -47,7 +47,7 @@ from dyson.app.cores import EnvironmentValueError, moved, overruled, use_cores
 from dyson.app.engine import engine_sentence
 from dyson.app.estimates import evaluate, evaluation_key, final_key, is_reached
 from dyson.app.interruption import Interruption, answered
-from dyson.app.memory import check_memory
+from dyson.app.memory import check_memory, is_out_of_memory
 from dyson.app.metrics import Record
 from dyson.app.new_run import next_run, settings_from
 from dyson.app.problem import Problems, build, doubt, problems_of
@@ -134,11 +134,6 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, RuntimeError) and text.startswith("Unable to initialize backend"):
         return text
     return None
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether the host or a device had no memory left."""
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 class _Stopped(Exception):
@@ -305,7 +300,7 @@ def _first_state(run: RunDirectory, problems: Problems) -> Any:
         raise
     except Exception as error:
         run.discard()
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise SettingsError(
                 "the run does not fit into memory; choose smaller numbers for --chains, "
                 "--chain-length or the network"
@@ -355,13 +350,18 @@ def _trained(run: RunDirectory, problems: Problems, state: Any) -> Any:
             _interruption.patient = True
             display.update(record)
 
+        def on_compile(what: str) -> None:
+            # A state that grows has been saved: nobody has to wait for the longer chain.
+            _interruption.patient = False
+            display.compiling(what)
+
         try:
             return train(
                 run,
                 problems,
                 state,
                 on_step=on_step,
-                on_compile=display.compiling,
+                on_compile=on_compile,
                 stop=lambda: _interruption.requested,
             )
         except NonFiniteError as error:
@@ -369,7 +369,7 @@ def _trained(run: RunDirectory, problems: Problems, state: Any) -> Any:
             smaller = f"{flag_of('learning_rate')} {rate / 4:.3g}"
             raise RunStopped(f"{error}, as {run.resume_command} {smaller}") from error
         except Exception as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise RunStopped(
                 "a step does not fit into memory; the run can be resumed where there is more, "

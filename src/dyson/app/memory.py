@@ -38,6 +38,11 @@ def check_memory(problem: Problem, settings: Settings, *, batches: int = 1) -> N
             )
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the host or a device had no memory left."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
 def _needs(problem: Problem, settings: Settings, batches: int) -> list[tuple[int, str]]:
     """Bytes, and the options that they come from."""
     samples = settings.chains * settings.chain_length
