@@ -14,6 +14,7 @@ import pytest
 import dyson
 from commands import contents, metrics, result
 from commands import dyson as command
+from dyson.app import program
 from dyson.app.progress import ProgressLine
 from dyson.app.ranges import SettingsError
 from dyson.app.run import RunError
@@ -68,6 +69,16 @@ def test_a_model_and_any_optimiser(finished):
     assert bool(eqx.tree_equal(trained.model, model))
     exact = dyson.exact.ground_energy(dyson.Ising(6))
     assert abs(trained.energy - exact) < 10 * trained.error
+
+
+def test_a_run_that_cannot_start_leaves_nothing_behind(tmp_path, monkeypatch):
+    def too_large(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(program, "start", too_large)
+    with pytest.raises(MemoryError):
+        dyson.train(n_sites=6, directory=tmp_path / "run", **SIZE, **TINY)
+    assert contents(tmp_path / "run") == {}
 
 
 def test_callbacks_see_every_step_and_may_stop_it():

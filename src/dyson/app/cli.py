@@ -286,20 +286,17 @@ def plot_command(
 def _new_run(directory: Path | None, settings: Settings) -> Iterator[RunDirectory]:
     """A new run that this process holds."""
     run = RunDirectory.create(directory, settings) if directory else next_run(settings)
-    with run.claim() as holds:
+    with run.claim(new=True) as holds:
         terminal.warn(None if holds else _unlocked(run))
         yield run
 
 
 def _first_state(run: RunDirectory, problems: Problems) -> Any:
-    """Start a run; one that cannot start leaves nothing behind."""
+    """Start a run."""
     _interruption.sentence = f"interrupted; {run.resume_command} starts the run from step 0"
     try:
         return start(run, problems)
-    except RunStopped:
-        raise
     except Exception as error:
-        run.discard()
         if is_out_of_memory(error):
             raise SettingsError(
                 "the run does not fit into memory; choose smaller numbers for --chains, "

@@ -22,7 +22,7 @@ from dyson.app.engine import engine_sentence
 from dyson.app.estimates import evaluate, final_key
 from dyson.app.memory import check_memory
 from dyson.app.metrics import Record
-from dyson.app.problem import Given, Problem, build, doubt, problems_of
+from dyson.app.problem import Given, Problem, Problems, build, doubt, problems_of
 from dyson.app.progress import ProgressLine
 from dyson.app.ranges import SettingsError
 from dyson.app.run import RunDirectory
@@ -130,27 +130,30 @@ def train(
     if (sentence := doubt(chosen)) is not None:
         warnings.warn(sentence, DiagnosticWarning, stacklevel=2)
     callbacks = [callbacks] if callable(callbacks) else list(callbacks)
-    with ExitStack() as stack:
+    with ProgressLine(progress) as line, ExitStack() as stack:
         run: Journal = _InMemory(chosen)
         if directory is not None:
             run = RunDirectory.create(directory, chosen)
-            stack.enter_context(run.claim())
-        line = stack.enter_context(ProgressLine(progress))
+            stack.enter_context(run.claim(new=True))
         if chosen.sampler == AUTO_SAMPLER and line.shown:
             line.write(engine_sentence([problems(n_sites) for n_sites in chosen.sizes]))
             line.end()
-        watch = _Watch(chosen, callbacks, line)
-        watch.compiling(sampler_of(chosen.sizes[0]))
-        state = take_steps(
-            run,
-            problems,
-            start(run, problems),
-            on_step=watch.step,
-            on_compile=watch.compiling,
-            stop=lambda: watch.stopped,
-        )
-        problem = problems(state.model.n_sites)
-        estimate = _estimate(run, problem, state, batches, watch)
+        return _trained(run, problems, _Watch(chosen, callbacks, line), batches)
+
+
+def _trained(run: Journal, problems: Problems, watch: "_Watch", batches: int) -> Trained:
+    """From the first step to the estimate after the last."""
+    watch.compiling(sampler_of(run.settings.sizes[0]))
+    state = take_steps(
+        run,
+        problems,
+        start(run, problems),
+        on_step=watch.step,
+        on_compile=watch.compiling,
+        stop=lambda: watch.stopped,
+    )
+    problem = problems(state.model.n_sites)
+    estimate = _estimate(run, problem, state, batches, watch)
     return Trained(
         state.model,
         estimate["energy"],
@@ -159,7 +162,7 @@ def train(
         watch.log,
         state,
         problem.vmc,
-        None if directory is None else Path(directory),
+        run.path if isinstance(run, RunDirectory) else None,
     )
 
 

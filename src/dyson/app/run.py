@@ -122,8 +122,12 @@ class RunDirectory:
         return cls(path, settings, changes)
 
     @contextlib.contextmanager
-    def claim(self) -> Iterator[bool]:
-        """Keep all other processes from training here; see `dyson.app.claim.claimed`."""
+    def claim(self, *, new: bool = False) -> Iterator[bool]:
+        """Keep all other processes from training here; see `dyson.app.claim.claimed`.
+
+        A `new` run that cannot start leaves nothing behind, so that its directory may be used
+        again.
+        """
         with contextlib.ExitStack() as stack:
             try:
                 holds = stack.enter_context(claimed(self.path))
@@ -133,19 +137,21 @@ class RunDirectory:
                 raise self._stopped(error) from error
             for name in FILES:
                 remove_leftovers(self.path, name)
-            yield holds
+            try:
+                yield holds
+            except RunStopped:
+                raise
+            except Exception:
+                if new and not (self.path / CHECKPOINT).exists():
+                    with contextlib.suppress(OSError):
+                        (self.path / CONFIG).unlink()
+                raise
 
     @property
     def resume_command(self) -> str:
         """What a person types to go on with this run."""
         path = os.fspath(self.path)
         return f"dyson resume {shlex.quote(os.path.join('.', path) if path[:1] == '-' else path)}"
-
-    def discard(self) -> None:
-        """Take back a run that could not start, so that its directory may be used again."""
-        if not (self.path / CHECKPOINT).exists():
-            with contextlib.suppress(OSError):
-                (self.path / CONFIG).unlink()
 
     def change(self, **values: Any) -> "RunDirectory":
         """The same run going on with other settings; the change is noted in config.json."""
