@@ -3,15 +3,16 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from commands import contents, dyson
-from dyson.app.estimates import FIRST_BATCHES, evaluate, evaluation_key, is_reached
+from dyson.app.estimates import FIRST_BATCHES, _Drawn, evaluate, evaluation_key, is_reached
 from dyson.app.problem import build, problems_of
 from dyson.app.run import RunDirectory
 from dyson.app.train import grown_state, read_state
-from dyson.vmc.measurement import joined
+from dyson.vmc.measurement import Measurement, joined
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -60,6 +61,22 @@ def test_samples_are_drawn_until_the_error_bar_is_reached(trained):
     assert FIRST_BATCHES < len(drawn) < 200
     # as many as one look after another says, and the same whichever way they were asked for
     assert more == evaluate(problem, state, batches=len(drawn), key=evaluation_key(0))
+
+
+def test_chains_that_stand_still_are_known_by_it(trained):
+    """With the configurations left out as with them."""
+    _, problem, _ = trained
+    still = jnp.ones((4, 3, 6), jnp.int8)
+    energies = jnp.arange(12.0).reshape(4, 3)
+    for spins, acceptance in [(still, 1.0), (still.at[2, 1, 3].set(-1), 1.0), (-still, 0.0)]:
+        part = Measurement(spins, energies, jnp.full((4, 3), acceptance))
+        drawn = _Drawn()
+        for _ in range(2):
+            drawn.add(part)
+        expected = joined([part, part]).estimate()
+        known = None if jnp.isnan(expected.error) else float(expected.error)
+        assert drawn.record(problem)["error"] == known
+    assert known is None
 
 
 def test_nothing_is_reached_where_nothing_is_known():

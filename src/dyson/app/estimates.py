@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from dyson.app.metrics import Record
 from dyson.app.problem import Problem
-from dyson.vmc.measurement import Measurement
-from dyson.vmc.statistics import estimate_mean, if_moved, moved, v_score
+from dyson.vmc.measurement import Measurement, joined
+from dyson.vmc.statistics import v_score
 
 # Batches of the first look at the error bar, where one is asked for.
 FIRST_BATCHES = 16
@@ -56,7 +56,7 @@ def evaluate(
         looked at a few times only, after as many samples as the last look says are needed.
       on_batch: called with the numbers of batches drawn and wanted so far.
 
-    Memory: two numbers per sample.
+    Memory: a few numbers per sample.
     """
     samples, drawn = state.sampler, _Drawn()
     wanted = batches if until is None else min(FIRST_BATCHES, batches)
@@ -104,25 +104,27 @@ def plain_numbers(values: Any) -> Record:
 
 
 class _Drawn:
-    """The batches so far without their configurations."""
+    """The batches so far; of a configuration is kept whether it differs from the first one, which
+    is all that an estimate asks for."""
 
     def __init__(self) -> None:
-        self._energies: list[jax.Array] = []
-        self._acceptance: list[jax.Array] = []
-        self._moved = False
+        self._parts: list[Measurement] = []
+        self._first: jax.Array | None = None
 
     @property
     def batches(self) -> int:
-        return len(self._energies)
+        return len(self._parts)
 
     def add(self, measured: Measurement) -> None:
-        self._energies.append(measured.energies)
-        self._acceptance.append(measured.acceptance)
-        self._moved = self._moved or bool(moved(measured.spins, measured.acceptance))
+        if self._first is None:
+            self._first = measured.spins[:1, :1]
+        differs = jnp.any(measured.spins != self._first, axis=2, keepdims=True)
+        kept = dataclasses.replace(measured, spins=differs.astype(measured.spins.dtype))
+        self._parts.append(kept)
 
     def record(self, problem: Problem) -> Record:
-        energies = jnp.concatenate(self._energies, axis=1)
-        estimate = if_moved(jnp.asarray(self._moved), estimate_mean(energies))
+        drawn = joined(self._parts)
+        estimate = drawn.estimate()
         energy = jnp.real(estimate.mean)
         infinity = problem.hamiltonian.trace_per_dimension.astype(energy.dtype)
         record = plain_numbers(
@@ -135,10 +137,10 @@ class _Drawn:
                 ),
                 "tau": estimate.tau,
                 "r_hat": estimate.r_hat,
-                "acceptance": jnp.mean(jnp.concatenate(self._acceptance, axis=1)),
+                "acceptance": jnp.mean(drawn.acceptance),
             }
         )
-        return record | {"samples": energies.size}
+        return record | {"samples": drawn.energies.size}
 
 
 def _needed(record: Record, until: float, batches: int) -> int:
