@@ -39,7 +39,7 @@ CHAINS = 12
 
 
 # What a step of training consists of.
-PROGRAMS = "draw", "measured", "_improved"
+PROGRAMS = "draw", "measured", "improved"
 
 
 def make(name):

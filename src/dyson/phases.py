@@ -16,12 +16,15 @@ def wrapped(angle: Float[Array, " *shape"]) -> Float[Array, " *shape"]:
     return angle - turn * jnp.floor(angle / turn + jnp.asarray(0.5, angle.dtype))
 
 
-def around_the_common_phase(angles: Float[Array, " samples"]) -> Float[Array, " samples"]:
+def around_the_common_phase(
+    angles: Float[Array, " samples"], share: Float[Array, " samples"]
+) -> Float[Array, " samples"]:
     """Angles less that of their mean direction, in [-pi, pi): what may then be averaged.
 
-    A phase that all samples share is none of the state, wherever on the circle it lies.
+    ``share`` is what each sample counts.  A phase that all samples share is none of the state,
+    wherever on the circle it lies.
     """
-    common = jnp.arctan2(jnp.mean(jnp.sin(angles)), jnp.mean(jnp.cos(angles)))
+    common = jnp.arctan2(jnp.dot(share, jnp.sin(angles)), jnp.dot(share, jnp.cos(angles)))
     return wrapped(angles - common)
 
 

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from dyson import SpinFlip, log_derivatives, minsr, spring, sr
 from dyson.optimisers import annealed_rate, decaying_shift, energy_gradient
 from dyson.optimisers.checked_step import CLOSE, HARMLESS, ROUND_OFF
-from dyson.optimisers.metric import centred, centred_samples
+from dyson.optimisers.metric import centred, centred_samples, shares
 from dyson.spins import random_spins
 from random_networks import random_network
 
@@ -113,7 +113,8 @@ def test_a_step_that_bends_log_psi_is_made_firmer(make, parts):
     bends it strongly."""
     derivatives, energies = samples(8, parts=parts)
     derivatives = derivatives.at[..., -1].multiply(1e-3)
-    x, _ = centred_samples(derivatives, energies)
+    alike = shares(None, energies.size)
+    x, _ = centred_samples(derivatives, energies, alike)
     curvature = jnp.asarray(np.random.default_rng(9).normal(size=derivatives.shape[:2]))
 
     def straight(update):
@@ -123,7 +124,7 @@ def test_a_step_that_bends_log_psi_is_made_firmer(make, parts):
         return derivatives @ update + curvature * update[-1] ** 2
 
     def bending(update, response):
-        return float(np.linalg.norm(centred(response(update)).reshape(-1) - x @ update))
+        return float(np.linalg.norm(centred(response(update), alike).reshape(-1) - x @ update))
 
     optimiser = make(0.3, shift=1e-8, trust_region=1e9)
     arguments = {"derivatives": derivatives, "energies": energies}
@@ -149,7 +150,8 @@ def test_a_step_that_bends_log_psi_is_made_firmer(make, parts):
 def test_a_step_that_bends_log_psi_a_little_is_corrected(make):
     """With more parameters than samples, any change of log psi at the samples can be made."""
     derivatives, energies = samples(10, n=5)
-    x, _ = centred_samples(derivatives, energies)
+    alike = shares(None, energies.size)
+    x, _ = centred_samples(derivatives, energies, alike)
     curvature = jnp.asarray(np.random.default_rng(11).normal(size=derivatives.shape[:2]))
 
     def bent(update):
@@ -163,7 +165,7 @@ def test_a_step_that_bends_log_psi_a_little_is_corrected(make):
     distance = float(after.distance)
 
     def missing(update):
-        return float(np.linalg.norm(x @ free - centred(bent(update)).reshape(-1)))
+        return float(np.linalg.norm(x @ free - centred(bent(update), alike).reshape(-1)))
 
     assert CLOSE * distance + ROUND_OFF < missing(free) < distance  # the case is one
     assert missing(corrected) <= CLOSE * distance + ROUND_OFF

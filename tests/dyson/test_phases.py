@@ -32,5 +32,5 @@ def test_amplitudes_keep_their_modulus_and_real_ones_stay_as_they_are():
 def test_angles_are_averaged_around_what_they_share(common):
     angles = np.random.default_rng(0).normal(size=50) * 0.3
     turned = jnp.asarray(angles + common + 2 * np.pi * np.arange(50))
-    around = around_the_common_phase(turned)
+    around = around_the_common_phase(turned, jnp.full(50, 1 / 50))
     np.testing.assert_allclose(around - jnp.mean(around), angles - angles.mean(), atol=1e-12)

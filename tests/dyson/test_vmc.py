@@ -31,7 +31,7 @@ from dyson.networks import Network
 from dyson.spins import enumerate_spins
 from dyson.vmc.measurement import Measurement, draw, measured
 from dyson.vmc.statistics import DiagnosticWarning, moved
-from dyson.vmc.vmc import _energy, _improved
+from dyson.vmc.step import _energy, improved
 from lanes import later
 from random_networks import random_network
 
@@ -51,7 +51,7 @@ def small_problem(n_sites=6, optimiser=MINSR, updates=None, **options):
 @pytest.mark.optimised
 def test_finds_the_ground_state_and_compiles_once():
     vmc, state = small_problem(8, depth=1, dtype=jnp.float32)
-    programs = draw, measured, _improved
+    programs = draw, measured, improved
     before = [program._cached._cache_size() for program in programs]
     for _ in range(60):
         state, info = vmc.step(state)
@@ -229,7 +229,7 @@ def test_the_energy_of_other_parameters_weighs_samples_anew():
         return jnp.sum(p * jnp.real(energies)) / jnp.sum(p)
 
     log_psi_there = jnp.asarray(log_psi)
-    value_fn = lambda flat: _energy(vmc, parameters, static, samples)(unravel(flat))
+    value_fn = lambda flat: _energy(vmc._how, parameters, static, samples, None)(unravel(flat))
     weighed, exact_one = (jax.jit(jax.value_and_grad(f)) for f in (value_fn, exact_energy))
     moved = flat + 0.03 * jnp.asarray(np.random.default_rng(0).normal(size=flat.size))
     for at in (flat, moved):

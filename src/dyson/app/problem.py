@@ -22,7 +22,8 @@ from dyson.hamiltonians import Hamiltonian
 from dyson.networks import Network, SpinFlip, Translations
 from dyson.optimisers import annealed_rate, decaying_shift
 from dyson.samplers import Sampler
-from dyson.vmc.vmc import VMC, VMCState
+from dyson.vmc.state import VMCState
+from dyson.vmc.vmc import VMC
 
 
 @dataclasses.dataclass(frozen=True)

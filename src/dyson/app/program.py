@@ -33,8 +33,9 @@ from dyson.app.wording import figures, uncertain
 from dyson.hamiltonians import Hamiltonian
 from dyson.networks import Network
 from dyson.samplers import Sampler
+from dyson.vmc.state import VMCState
 from dyson.vmc.statistics import DiagnosticWarning
-from dyson.vmc.vmc import VMC, VMCState
+from dyson.vmc.vmc import VMC
 
 Callback = Callable[[Record, VMCState], object]
 """Called after every step with its metrics and the state; training stops where it returns True."""

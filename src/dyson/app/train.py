@@ -17,7 +17,8 @@ from dyson.app.problem import Problem, Problems, build
 from dyson.app.run import CHECKPOINT, RunDirectory, RunError
 from dyson.app.settings import Settings
 from dyson.networks import Network
-from dyson.vmc.vmc import NonFiniteError, VMCState
+from dyson.vmc.state import VMCState
+from dyson.vmc.vmc import NonFiniteError
 
 
 class Journal(Protocol):

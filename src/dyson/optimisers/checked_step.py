@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dyson.optimisers.metric import centred
+from dyson.optimisers.metric import centred, mean
 from dyson.phases import around_the_common_phase
 
 # Departure from the linear prediction, relative to it, beyond which a step is made anew ...
@@ -65,15 +65,16 @@ class Trial(NamedTuple):
 class Step(NamedTuple):
     """What a step is made from.
 
-    x, eps: the centred samples of :mod:`dyson.optimisers.metric`, and the derivatives they come
-    from.   solve: delta.   change: of log psi at the samples, (samples, parts), by a step of the
-    parameters; None if it is not to be checked.   rate, shift, trust_region: as they are now.
-    kept: the direction in memory.
+    x, eps: the centred samples of :mod:`dyson.optimisers.metric`, the derivatives they come from,
+    and what each sample counts.   solve: delta.   change: of log psi at the samples, (samples,
+    parts), by a step of the parameters; None if it is not to be checked.   rate, shift,
+    trust_region: as they are now.   kept: the direction in memory.
     """
 
     x: Float[Array, "rows parameters"]
     eps: Float[Array, " rows"]
     derivatives: Float[Array, "samples parts parameters"]
+    share: Float[Array, " samples"]
     solve: Solver
     change: Callable[[Array], Array] | None
     rate: Float[Array, ""]
@@ -144,21 +145,27 @@ class Step(NamedTuple):
         if self.change is None:
             return target - self.x @ step
         samples, parts = self.derivatives.shape[:2]
-        slope = jnp.mean(self.derivatives.astype(jnp.float64), axis=0)
+        slope = mean(self.derivatives, self.share)
         change = self.change(step).astype(jnp.float64) - slope @ step
-        aim = samples**0.5 * target.reshape(samples, parts)
-        short = _apart(aim, change)
+        root = jnp.sqrt(self.share)[:, None]
+        # a sample that does not count aims at nothing
+        aim = target.reshape(samples, parts) / jnp.where(root > 0, root, 1)
+        short = _apart(aim, change, self.share)
         if parts == 2:
-            short = _nearer(short, _apart(_linear_in_psi(aim), change))
-        return centred(short).reshape(-1)
+            short = _nearer(short, _apart(_linear_in_psi(aim), change, self.share))
+        return centred(short, self.share).reshape(-1)
 
 
-def _apart(aim: Float[Array, "samples parts"], change: Float[Array, "samples parts"]) -> Array:
+def _apart(
+    aim: Float[Array, "samples parts"],
+    change: Float[Array, "samples parts"],
+    share: Float[Array, " samples"],
+) -> Array:
     """``aim - change`` of log psi, centred; phases on the circle, around the one that all share."""
     short = aim - change
     if short.shape[1] == 2:
-        short = short.at[:, 1].set(around_the_common_phase(short[:, 1]))
-    return short - jnp.mean(short, axis=0)
+        short = short.at[:, 1].set(around_the_common_phase(short[:, 1], share))
+    return short - mean(short, share)
 
 
 def _linear_in_psi(aim: Float[Array, "samples 2"]) -> Float[Array, "samples 2"]:

@@ -1,8 +1,9 @@
 """Centred samples: the metric S = X^T X of the state, the force X^T eps, and their solver.
 
-    X = (O - <O>) / sqrt(B),    eps = (E_loc - <E>) / sqrt(B),
+    X = sqrt(p) (O - <O>),    eps = sqrt(p) (E_loc - <E>),
 
-real and imaginary parts stacked as rows, always in float64: the Gram matrix of a float32 network
+with p what each sample counts (1 / samples, or its weight over their sum) and means over p; real
+and imaginary parts are stacked as rows, always in float64: the Gram matrix of a float32 network
 loses the small eigenvalues that carry the last digits of the energy.
 """
 
@@ -20,28 +21,47 @@ def check_precision() -> None:
         )
 
 
+def shares(weights: Float[Array, " samples"] | None, samples: int) -> Float[Array, " samples"]:
+    """The weights with sum one, in the widest precision that jax computes in; all alike if none
+    are given."""
+    if weights is None:
+        return jnp.full((samples,), 1 / samples)
+    wide = weights.astype(jnp.zeros(()).dtype)
+    return wide / jnp.sum(wide)
+
+
 def centred_samples(
-    derivatives: Float[Array, "samples parts parameters"], energies: Inexact[Array, " samples"]
+    derivatives: Float[Array, "samples parts parameters"],
+    energies: Inexact[Array, " samples"],
+    share: Float[Array, " samples"],
 ) -> tuple[Float[Array, "rows parameters"], Float[Array, " rows"]]:
     """X and eps."""
     check_precision()
-    x, eps = _by_parts(derivatives, energies)
+    x, eps = _by_parts(derivatives, energies, share)
     return x.reshape(eps.size, -1), eps.reshape(-1)
 
 
 def _by_parts(
-    derivatives: Float[Array, "samples parts parameters"], energies: Inexact[Array, " samples"]
+    derivatives: Float[Array, "samples parts parameters"],
+    energies: Inexact[Array, " samples"],
+    share: Float[Array, " samples"],
 ) -> tuple[Float[Array, "samples parts parameters"], Float[Array, "samples parts"]]:
     """X and eps in any precision, real and imaginary parts side by side."""
     parts = [jnp.real(energies), jnp.imag(energies)][: derivatives.shape[1]]
-    return centred(derivatives), centred(jnp.stack(parts, axis=1))
+    return centred(derivatives, share), centred(jnp.stack(parts, axis=1), share)
 
 
-def centred(values: Float[Array, "samples ..."]) -> Float[Array, "samples ..."]:
-    """Values less their mean over the samples, divided by the root of their number, in the widest
-    precision that jax computes in."""
-    wide = values.astype(jnp.zeros(()).dtype)
-    return (wide - jnp.mean(wide, axis=0)) * values.shape[0] ** -0.5
+def mean(values: Float[Array, "samples ..."], share: Float[Array, " samples"]) -> Array:
+    """The mean over the samples, in the widest precision that jax computes in."""
+    return jnp.tensordot(share, values.astype(share.dtype), axes=1)
+
+
+def centred(values: Float[Array, "samples ..."], share: Float[Array, " samples"]) -> Array:
+    """Values less their mean over the samples, times the root of what each sample counts, in the
+    widest precision that jax computes in."""
+    wide = values.astype(share.dtype)
+    root = jnp.sqrt(share).reshape(-1, *[1] * (values.ndim - 1))
+    return (wide - mean(wide, share)) * root
 
 
 def solve_positive(matrix: Array, eta: Array, vector: Array) -> Array:
@@ -53,9 +73,11 @@ def solve_positive(matrix: Array, eta: Array, vector: Array) -> Array:
 
 
 def energy_gradient(
-    derivatives: Float[Array, "samples parts parameters"], energies: Inexact[Array, " samples"]
+    derivatives: Float[Array, "samples parts parameters"],
+    energies: Inexact[Array, " samples"],
+    weights: Float[Array, " samples"] | None = None,
 ) -> Float[Array, " parameters"]:
     """The gradient of the energy, 2 X^T eps: what first-order optimisers follow, in any
     precision."""
-    x, eps = _by_parts(derivatives, energies)
+    x, eps = _by_parts(derivatives, energies, shares(weights, energies.size))
     return 2 * jnp.einsum("spn,sp->n", x, eps)

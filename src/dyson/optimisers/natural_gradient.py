@@ -26,7 +26,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Inexact, Int
 
 from dyson.optimisers.checked_step import LOWER, Solver, Step
-from dyson.optimisers.metric import centred_samples, check_precision, solve_positive
+from dyson.optimisers.metric import centred_samples, check_precision, shares, solve_positive
 from dyson.optimisers.schedules import ScalarOrSchedule, annealed_rate, at_step, decaying_shift
 
 DEFAULT_RATE = annealed_rate()
@@ -55,7 +55,8 @@ def sr(
     ``update`` takes, beside the gradient (ignored: the force follows from the samples),
     ``derivatives`` (samples, parts, parameters), ``energies`` (samples,) and, for the check of the
     step, ``response``: a function from an update of the parameters to the change of log psi,
-    (samples, parts).  Without it steps are taken unchecked.
+    (samples, parts).  Without it steps are taken unchecked.  ``weights`` (samples,) say what each
+    sample counts, if not all the same.
     """
 
     def solver(x: Array) -> Solver:
@@ -125,9 +126,11 @@ def _natural_gradient(
         derivatives: Float[Array, "samples parts parameters"],
         energies: Inexact[Array, " samples"],
         response: Callable[[optax.Updates], Float[Array, "samples parts"]] | None = None,
+        weights: Float[Array, " samples"] | None = None,
         **_: object,
     ) -> tuple[optax.Updates, NaturalGradientState]:
-        x, eps = centred_samples(derivatives, energies)
+        share = shares(weights, energies.size)
+        x, eps = centred_samples(derivatives, energies, share)
         flat, unravel = ravel_pytree(updates)
         as_update = lambda step: unravel(step.astype(flat.dtype))
         change = None if response is None else lambda step: response(as_update(step))
@@ -135,6 +138,7 @@ def _natural_gradient(
             x,
             eps,
             derivatives,
+            share,
             solver(x),
             change,
             at_step(learning_rate, state.count),

@@ -1,17 +1,18 @@
 """Local energies E_loc(sigma) = H_ss + sum_s' H_ss' psi(s') / psi(s) of a batch of samples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Inexact, Int8
+from jaxtyping import Array, Float, Inexact, Int8
 
 from dyson.batching import in_chunks
 from dyson.hamiltonians import Hamiltonian
 from dyson.networks import Network
 from dyson.updates import LocalUpdates
-from dyson.vmc.ratios import RowRatios, row_ratios, samples_per_chunk
+from dyson.vmc.blur import weight
+from dyson.vmc.ratios import RowRatios, products, row_ratios, samples_per_chunk
 
 
 def local_energies(
@@ -36,6 +37,41 @@ def local_energies(
       chunk_size: samples evaluated side by side; if not given, as many as fit the memory budget
         of the device (``dyson.vmc.ratios.MEMORY_BUDGET``).
     """
+    ratios, at_once = _ratios(hamiltonian, model, spins, updates, chunk_size)
+    return in_chunks(local_energy(hamiltonian, ratios), spins, at_once)
+
+
+def weighted_local_energies(
+    hamiltonian: Hamiltonian,
+    model: Network,
+    spins: Int8[Array, "samples n_sites"],
+    *,
+    blur: float,
+    updates: LocalUpdates | None = None,
+    chunk_size: int | None = None,
+) -> tuple[Inexact[Array, " samples"], Float[Array, " samples"]]:
+    """:func:`local_energies` of blurred samples, and their weights (:mod:`dyson.vmc.blur`)."""
+    ratios, at_once = _ratios(hamiltonian, model, spins, updates, chunk_size)
+
+    def values(sample: Int8[Array, " n_sites"]) -> tuple[Array, Array]:
+        rows = hamiltonian.rows(sample)
+        amplitudes = ratios.ratios(sample, rows)
+        weighs = weight(blur, rows, amplitudes)
+        energy = _total(hamiltonian.diagonal(sample), ratios, products(rows, amplitudes))
+        # where the squares of ratios overflow, nothing is left of |psi|^2
+        return jnp.where(weighs == 0, 0, energy), weighs
+
+    return in_chunks(values, spins, at_once)
+
+
+def _ratios(
+    hamiltonian: Hamiltonian,
+    model: Network,
+    spins: Int8[Array, "samples n_sites"],
+    updates: LocalUpdates | None,
+    chunk_size: int | None,
+) -> tuple[RowRatios, int]:
+    """The local updates for the rows of H, and how many samples are evaluated side by side."""
     if spins.ndim != 2 or spins.shape[1] != hamiltonian.n_sites:
         raise ValueError(
             f"local_energies: expected spins of shape (samples, {hamiltonian.n_sites}), "
@@ -49,9 +85,7 @@ def local_energies(
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"local_energies: expected chunk_size >= 1, got {chunk_size}")
     ratios = row_ratios(model, spins[0], jax.eval_shape(hamiltonian.rows, spins[0]), updates)
-    chunk_size = samples_per_chunk(*ratios.bound) if chunk_size is None else chunk_size
-
-    return in_chunks(local_energy(hamiltonian, ratios), spins, chunk_size)
+    return ratios, samples_per_chunk(*ratios.bound) if chunk_size is None else chunk_size
 
 
 def local_energy(
@@ -60,11 +94,17 @@ def local_energy(
     """E_loc as a function of one configuration."""
 
     def energy(sample: Int8[Array, " n_sites"]) -> Inexact[Array, ""]:
-        diagonal = hamiltonian.diagonal(sample)
-        total = diagonal.astype(np.promote_types(diagonal.dtype, ratios.log_psi))
-        for terms in ratios.terms(sample, hamiltonian.rows(sample)):
-            dtype = np.promote_types(total.dtype, terms.dtype)
-            total = total.astype(dtype) + jnp.sum(terms.astype(dtype))
-        return total
+        terms = ratios.terms(sample, hamiltonian.rows(sample))
+        return _total(hamiltonian.diagonal(sample), ratios, terms)
 
     return energy
+
+
+def _total(
+    diagonal: Float[Array, ""], ratios: RowRatios, terms: Sequence[Inexact[Array, " c"]]
+) -> Inexact[Array, ""]:
+    total = diagonal.astype(np.promote_types(diagonal.dtype, ratios.log_psi))
+    for term in terms:
+        dtype = np.promote_types(total.dtype, term.dtype)
+        total = total.astype(dtype) + jnp.sum(term.astype(dtype))
+    return total

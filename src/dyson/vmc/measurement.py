@@ -16,8 +16,12 @@ from dyson.hamiltonians import Hamiltonian
 from dyson.networks import Network
 from dyson.samplers import Sampler, SamplerState
 from dyson.updates import LocalUpdates
-from dyson.vmc.local_energy import local_energies
+from dyson.vmc.blur import blurred
+from dyson.vmc.local_energy import local_energies, weighted_local_energies
 from dyson.vmc.statistics import Estimate, estimate_mean, if_moved, moved
+
+# The stream of random numbers that blurs samples: beyond the halves that a key is split into.
+_BLURS = 2**31
 
 
 class Measurement(eqx.Module):
@@ -27,10 +31,12 @@ class Measurement(eqx.Module):
     energies: Inexact[Array, "n_chains chain_length"]
     acceptance: Float[Array, "n_chains chain_length"]
     """Fraction of the moves that were accepted on the way to each sample."""
+    weights: Float[Array, "n_chains chain_length"] | None = None
+    """What each sample counts, where they are blurred (:mod:`dyson.vmc.blur`); else none."""
 
     def estimate(self) -> Estimate:
         """Mean local energy and what is known of its quality."""
-        estimate = estimate_mean(self.energies)
+        estimate = estimate_mean(self.energies, self.weights)
         return if_moved(moved(self.spins, self.acceptance), estimate)
 
 
@@ -72,15 +78,35 @@ def measured(
     hamiltonian: Hamiltonian,
     updates: LocalUpdates | None,
     chunk_size: int | None,
+    blur: float,
+    key: jax.Array,
     model: Network,
     spins: Int8[Array, "n_chains length n_sites"],
     acceptance: Float[Array, "n_chains length"],
 ) -> Measurement:
     """The samples with their local energies; ``updates`` and ``chunk_size`` as in
-    :func:`dyson.local_energies`."""
+    :func:`dyson.local_energies`.
 
-    mine = lambda model, spins: energies_of(hamiltonian, updates, chunk_size, model, spins)
-    return Measurement(spins, at_samples(mine)(model, spins), acceptance)
+    With a ``blur`` above zero the samples are blurred (:mod:`dyson.vmc.blur`), by random numbers of
+    ``key`` that are others than those of :func:`draw`, and have weights.
+    """
+    if not blur:
+        mine = lambda model, spins: energies_of(hamiltonian, updates, chunk_size, model, spins)
+        return Measurement(spins, at_samples(mine)(model, spins), acceptance)
+
+    def blurred_here(keys: Array, model: Network, spins: Array) -> tuple[Array, Array, Array]:
+        shape = spins.shape[:2]
+        flat = spins.reshape(-1, spins.shape[-1])
+        keys = jax.vmap(lambda key: jax.random.split(key, shape[1]))(keys).reshape(-1)
+        flat, at_zero = jax.vmap(lambda k, s: blurred(k, blur, hamiltonian, model, s))(keys, flat)
+        how = {"updates": updates, "chunk_size": chunk_size}
+        energies, weights = weighted_local_energies(hamiltonian, model, flat, blur=blur, **how)
+        weights = jnp.where(at_zero, 0, weights)
+        return flat.reshape(spins.shape), energies.reshape(shape), weights.reshape(shape)
+
+    keys = jax.random.split(jax.random.fold_in(key, _BLURS), spins.shape[0])
+    spins, energies, weights = over_chains(blurred_here)(keys, model, spins)
+    return Measurement(spins, energies, acceptance, weights)
 
 
 def energies_of(

@@ -50,25 +50,37 @@ class RowRatios(NamedTuple):
     """Which of them serves each row."""
     log_psi: jnp.dtype
 
-    def terms(
+    def ratios(
         self, sample: Int8[Array, " n_sites"], rows: Sequence[Row]
     ) -> tuple[Inexact[Array, " c"], ...]:
-        """H_σσ' ψ(σ') / ψ(σ) of every entry of every row.
-
-        Ratios have the precision of the network, products the wider one of both.
-        """
+        """ψ(σ') / ψ(σ) of every entry of every row, in the precision of the network; zero for an
+        entry that vanishes."""
         log_ratios: dict[int, Array] = {}
         for index, bound in enumerate(self.bound):
             mine = [k for k, serving in enumerate(self.serves) if serving == index]
             log_ratios |= _log_ratios(bound, sample, {k: rows[k] for k in mine})
-        terms = []
-        for k, row in enumerate(rows):
-            # an entry that vanishes for this sample may lead out of its sector, where psi means
-            # nothing and the ratio may overflow
-            ratios = jnp.where(row.elements == 0, 0, jnp.exp(log_ratios[k]))
-            dtype = np.promote_types(ratios.dtype, row.elements.dtype)
-            terms.append(row.elements.astype(dtype) * ratios.astype(dtype))
-        return tuple(terms)
+        # an entry that vanishes for this sample may lead out of its sector, where psi means
+        # nothing and the ratio may overflow
+        return tuple(
+            jnp.where(row.elements == 0, 0, jnp.exp(log_ratios[k])) for k, row in enumerate(rows)
+        )
+
+    def terms(
+        self, sample: Int8[Array, " n_sites"], rows: Sequence[Row]
+    ) -> tuple[Inexact[Array, " c"], ...]:
+        """H_σσ' ψ(σ') / ψ(σ) of every entry of every row, in the wider precision of both."""
+        return products(rows, self.ratios(sample, rows))
+
+
+def products(
+    rows: Sequence[Row], ratios: Sequence[Inexact[Array, " c"]]
+) -> tuple[Inexact[Array, " c"], ...]:
+    """Elements times ratios, in the wider precision of both."""
+    terms = []
+    for row, ratio in zip(rows, ratios, strict=True):
+        dtype = np.promote_types(ratio.dtype, row.elements.dtype)
+        terms.append(row.elements.astype(dtype) * ratio.astype(dtype))
+    return tuple(terms)
 
 
 def _log_ratios(

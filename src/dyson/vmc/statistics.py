@@ -38,8 +38,13 @@ class Estimate(NamedTuple):
     r_hat: Float[Array, ""]
 
 
-def estimate_mean(series: Inexact[Array, "chains steps"]) -> Estimate:
+def estimate_mean(
+    series: Inexact[Array, "chains steps"], weights: Float[Array, "chains steps"] | None = None
+) -> Estimate:
     """Mean, error bar, variance, τ, effective sample size and split R̂ of a series.
+
+    With ``weights`` the mean is Σ w x / Σ w, its error is that of the linear part of this quotient,
+    and the variance is that of the weighted distribution.
 
     τ is the larger of two estimates: Geyer's initial sequence, which is sharp for long chains and
     sees a drift common to all chains; and the spread of batch means, which is sharp for many short
@@ -50,6 +55,8 @@ def estimate_mean(series: Inexact[Array, "chains steps"]) -> Estimate:
 
     Cost O(chains · steps · log steps).
     """
+    if weights is not None:
+        return _weighted(series, weights)
     centred, mean = _centre(series)
     variance = jnp.mean(jnp.abs(centred) ** 2)
     tau = jnp.maximum(_geyer_time(centred, variance), _batch_time(centred, variance))
@@ -65,6 +72,19 @@ def estimate_mean(series: Inexact[Array, "chains steps"]) -> Estimate:
         r_hat=split_r_hat(series),
     )
     return if_moved(jnp.asarray(series.size > 1), estimate)
+
+
+def _weighted(
+    series: Inexact[Array, "chains steps"], weights: Float[Array, "chains steps"]
+) -> Estimate:
+    shares = weights / jnp.mean(weights)
+    counts = shares.astype(series.dtype)
+    shifted = series - series[0, 0]
+    mean = series[0, 0] + jnp.mean(counts * shifted)
+    linear = counts * (series - mean)
+    estimate = estimate_mean(mean + linear)
+    variance = jnp.mean(shares * jnp.abs(series - mean) ** 2)
+    return estimate._replace(mean=mean, variance=variance)
 
 
 def moved(
