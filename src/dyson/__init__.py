@@ -43,6 +43,7 @@ from dyson.analysis import (
     series,
     state_vector,
 )
+from dyson.app.program import Trained, train
 from dyson.app.train import load
 from dyson.hamiltonians import J1J2, XXZ, Hamiltonian, Ising, Pauli, PauliStrings, interactions
 from dyson.mixers import S4, S4D, Mixer, PowerLaw, RealPoles
@@ -95,6 +96,7 @@ __all__ = [
     "SpinFlip",
     "StructureFactor",
     "Sweep",
+    "Trained",
     "Translations",
     "Typewriter",
     "VMCInfo",
@@ -121,4 +123,5 @@ __all__ = [
     "sr",
     "state_vector",
     "statistics",
+    "train",
 ]

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from commands import contents, copied, dyson
-from dyson.app import claim, cli
+from dyson.app import claim, new_run
 from dyson.app.run import RunDirectory
 from dyson.app.settings import Settings
 
@@ -130,5 +130,5 @@ def test_a_default_directory_taken_a_moment_ago_is_passed_over(tmp_path, monkeyp
     names = iter(["taken", "free"])
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "config.json").write_text("{}")
-    monkeypatch.setattr(cli, "_free_directory", lambda settings: tmp_path / next(names))
-    assert cli._next_run(Settings()).path == tmp_path / "free"
+    monkeypatch.setattr(new_run, "free_directory", lambda settings: tmp_path / next(names))
+    assert new_run.next_run(Settings()).path == tmp_path / "free"

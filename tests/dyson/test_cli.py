@@ -15,11 +15,12 @@ import pytest
 
 from commands import SIZE, TINY, contents, dyson, metrics
 from dyson import exact, load
-from dyson.app import cli, cores
-from dyson.app.display import summary
+from dyson.app import cli, cores, new_run
+from dyson.app.problem import build, problems_of
 from dyson.app.run import RunDirectory, RunError
 from dyson.app.settings import Settings
-from dyson.app.train import build, problems_of, read_state
+from dyson.app.train import read_state
+from dyson.app.wording import summary
 from dyson.hamiltonians import Ising
 from dyson.spins import random_spins
 from lanes import later
@@ -266,7 +267,7 @@ def test_damaged_runs_give_one_sentence(finished, tmp_path):
 def test_the_default_directory_is_the_next_free_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "ising-64-1").mkdir(parents=True)
-    assert os.fspath(cli._free_directory(Settings())) == "runs/ising-64-2"
+    assert os.fspath(new_run.free_directory(Settings())) == "runs/ising-64-2"
 
 
 @pytest.mark.parametrize("command", [[], ["train"], ["resume"], ["evaluate"], ["plot"], ["bench"]])

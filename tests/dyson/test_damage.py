@@ -13,9 +13,10 @@ import pytest
 
 from commands import contents, dyson
 from dyson.app import run as run_module
+from dyson.app.problem import build, problems_of
 from dyson.app.run import RunDirectory, RunError
 from dyson.app.settings import Settings
-from dyson.app.train import build, problems_of, read_state
+from dyson.app.train import read_state
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -164,6 +165,10 @@ CONFIGS = {
     "another seed": lambda c: c.replace(b'"seed": 0', b'"seed": 3'),
     "lines in a name": lambda c: c.replace(b'"seed"', b'"se\\n\\u001b[31med"'),
     "lone surrogate": lambda c: c.replace(b'"s4d"', b'"\\ud800"'),
+    "null for what has a default": lambda c: c.replace(b'"field": 1.0', b'"field": null'),
+    "another Hamiltonian": lambda c: c.replace(b'"ising"', b'"xxz"'),
+    "a Hamiltonian from nowhere": lambda c: c.replace(b'"ising"', b'"no_such_module:x"'),
+    "no Hamiltonian": lambda c: c.replace(b'"ising"', b'"\\n"'),
     "changes of nothing": lambda c: c.replace(b'"crc32"', b'"changes": [3], "crc32"'),
     "not text": lambda c: b"\xff" + c,
     "large": lambda c: c + b" " * 2**21,

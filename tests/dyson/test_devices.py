@@ -14,9 +14,10 @@ import pytest
 
 import devices_program
 from dyson import checkpoint, devices, processes
+from dyson.app.problem import build, problems_of
 from dyson.app.run import RunDirectory
 from dyson.app.settings import Settings
-from dyson.app.train import build, problems_of, restore, start, train
+from dyson.app.train import restore, start, train
 from dyson.processes import ProcessError
 from lanes import later
 

@@ -4,8 +4,9 @@ import io
 
 from rich.console import Console
 
-from dyson.app.display import Display, summary, uncertain
+from dyson.app.display import Display
 from dyson.app.settings import Settings
+from dyson.app.wording import summary, uncertain
 
 
 def test_a_terminal_sees_a_progress_bar():
@@ -14,10 +15,19 @@ def test_a_terminal_sees_a_progress_bar():
     record = {"step": 3, "n_sites": 6, "energy": -7.5, "error": 0.06, "v_score": 2e-3}
     record |= {"acceptance": 0.4, "r_hat": None}
     with Display(console, Settings(n_sites=6, steps=4), 2) as display:
+        display.compiling("the step, 6 sites")
+        assert "2/4" in stream.getvalue() and "compiling the step, 6 sites" in stream.getvalue()
         display.update(record)
     shown = stream.getvalue()
     for part in ["3/4", "E/N -1.250 ± 0.010", "V 2.0e-03", "acc 40%", "R̂ not known", "left --:--"]:
         assert part in shown
+
+
+def test_a_log_sees_no_word_of_compilation():
+    stream = io.StringIO()
+    with Display(Console(file=stream), Settings(), 0) as display:
+        display.compiling("the step, 64 sites")
+    assert stream.getvalue().strip() == ""
 
 
 def test_numbers_are_shown_to_two_digits_of_their_error():

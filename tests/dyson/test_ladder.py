@@ -8,7 +8,8 @@ import pytest
 from commands import dyson, metrics, same_end
 from dyson import checkpoint, load
 from dyson.app.display import Display
-from dyson.app.settings import Settings, SettingsError
+from dyson.app.ranges import SettingsError
+from dyson.app.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -73,21 +74,25 @@ RUN = [*CHAIN, "--chains", 8, "--steps", 4, "--checkpoint-every", 3, "--batches"
 @pytest.fixture(scope="module")
 def grown(compile_once, tmp_path_factory):
     """A run through two chains that nothing disturbed."""
-    directory = tmp_path_factory.mktemp("runs") / "grown"
-    code, out, err = dyson("train", "-d", directory, *RUN, "--json")
+    directory, compiled = tmp_path_factory.mktemp("runs") / "grown", []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Display, "compiling", lambda display, what: compiled.append(what))
+        code, out, err = dyson("train", "-d", directory, *RUN, "--json")
     assert code == 0
-    return directory, json.loads(out), err
+    return directory, json.loads(out), err, compiled
 
 
 @pytest.mark.optimised
 def test_a_run_grows(grown):
-    directory, result, err = grown
+    directory, result, err, compiled = grown
     assert [record["n_sites"] for record in metrics(directory)] == [4, 4, 8, 8]
     assert (result["n_sites"], result["step"]) == (8, 4)
     for number, (line, n_sites) in enumerate(zip(err.splitlines(), (4, 4, 8, 8), strict=True), 1):
         assert line.startswith(f"{number}/4  E/N ") and f"  N {n_sites}  " in line
     assert checkpoint.load_metadata(directory / "checkpoint.npz")["n_sites"] == 8
     assert load(directory).n_sites == 8
+    # whoever waits sees what for
+    assert compiled == [f"the {what}, {n} sites" for n in (4, 8) for what in ("sampler", "step")]
 
 
 @pytest.mark.optimised
@@ -108,6 +113,25 @@ def test_it_goes_on_from_every_step(grown, tmp_path, monkeypatch, last):
     code, out, _ = dyson("evaluate", directory, "--batches", 1, "--json")
     assert (code, json.loads(out)["n_sites"]) == (0, n_sites)
     assert dyson("plot", directory)[0] == 0
+    assert dyson("resume", directory, "--batches", 1)[0] == 0
+    assert same_end(directory, grown[0])
+
+
+@pytest.mark.optimised
+def test_nobody_waits_for_a_longer_chain_to_compile(grown, tmp_path, monkeypatch):
+    """What came before is saved."""
+    directory = tmp_path / "run"
+
+    def interrupt(display, what):
+        if what == "the step, 8 sites":
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Display, "compiling", interrupt)
+        code, _, err = dyson("train", "-d", directory, *RUN)
+    assert code == 130
+    assert err.endswith(f"dyson: interrupted; dyson resume {directory} goes on with the run\n")
+    assert len(metrics(directory)) == 2 and load(directory).n_sites == 4
     assert dyson("resume", directory, "--batches", 1)[0] == 0
     assert same_end(directory, grown[0])
 

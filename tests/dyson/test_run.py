@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from dyson import checkpoint
+from dyson.app.ranges import SettingsError
 from dyson.app.run import RunDirectory, RunError
-from dyson.app.settings import Settings, SettingsError, option_of
+from dyson.app.settings import Settings, option_of
 
 
 def test_settings_survive_json():

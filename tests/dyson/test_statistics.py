@@ -149,3 +149,16 @@ def test_wrong_series_are_refused():
             estimate_mean(jnp.zeros(shape))
     with pytest.raises(TypeError, match="real or complex numbers, got int"):
         estimate_mean(jnp.zeros((2, 3), dtype=jnp.int32))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+def test_samples_that_all_count_the_same_are_an_average(dtype):
+    """Of complex local energies as well, whatever counts them."""
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(8, 6)) + (
+        1j * rng.normal(size=(8, 6)) if dtype is np.complex128 else 0
+    )
+    series = jnp.asarray(values, dtype)
+    plain, weighted = estimate_mean(series), estimate_mean(series, jnp.full((8, 6), 2.0))
+    for name in ("mean", "error", "variance", "tau"):
+        np.testing.assert_allclose(getattr(weighted, name), getattr(plain, name), rtol=1e-12)

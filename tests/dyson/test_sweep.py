@@ -15,6 +15,7 @@ from dyson.samplers.passes import (
     environments_pay,
     forward_pass,
     has_environments,
+    proposal_costs,
     proposals,
 )
 from dyson.spins import enumerate_spins, flip, random_spins, spins_to_index
@@ -196,6 +197,13 @@ def test_environments_are_used_where_they_cost_less():
     assert not pays(64, features=32) and pays(128, features=32)
     assert not pays(12, features=4, depth=1) and pays(64, token_size=1, depth=1)
     assert not pays(64, token_size=2) and not environments_pay(Field())
+    # one grows with the chain, the other does not, and every image of a projection costs the same
+    short, long = proposal_costs(make(64)), proposal_costs(make(640))
+    assert long.forward == 10 * short.forward and long.environments == short.environments
+    assert proposal_costs(SpinFlip(make(64))) == (2 * short.forward, 2 * short.environments)
+    assert proposal_costs(make(4)).environments is None
+    with pytest.raises(TypeError, match="expected a DysonNet or a projection of one, got Field"):
+        proposal_costs(Field())
     np.testing.assert_array_equal(proposals(make(32), around=True)[:, 0], np.arange(32))
     assert len(proposals(make(32), (1, 2), around=True)) == 64
     with pytest.raises(ValueError, match="by_environments=True takes a DysonNet"):

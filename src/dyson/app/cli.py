@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import json
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,8 +20,20 @@ try:
     from rich.console import Console
 
     from dyson.app.bench import app as bench_app
-    from dyson.app.display import Display, summary
-    from dyson.app.options import Batches, ExistingRun, JsonFlag, named, settings_options
+    from dyson.app.display import Display
+    from dyson.app.options import (
+        BATCHES,
+        BATCHES_UNTIL,
+        Batches,
+        Config,
+        ExistingRun,
+        JsonFlag,
+        MostBatches,
+        Sites,
+        Until,
+        named,
+        settings_options,
+    )
     from dyson.app.pictures import drawn, picture_file
 except ModuleNotFoundError as missing:
     raise SystemExit(
@@ -30,25 +41,22 @@ except ModuleNotFoundError as missing:
     ) from None
 
 from dyson.app import terminal
+from dyson.app.choices import AUTO_SAMPLER
 from dyson.app.compilation import keep_programs, unreadable
 from dyson.app.cores import EnvironmentValueError, moved, overruled, use_cores
+from dyson.app.engine import engine_sentence
+from dyson.app.estimates import evaluate, evaluation_key, final_key, is_reached
 from dyson.app.interruption import Interruption, answered
-from dyson.app.memory import check_memory
+from dyson.app.memory import check_memory, is_out_of_memory
 from dyson.app.metrics import Record
-from dyson.app.run import PICTURE, OccupiedError, RunDirectory, RunError, RunStopped
-from dyson.app.settings import CHANGEABLE, Settings, SettingsError, flag_of
-from dyson.app.train import (
-    Problems,
-    build,
-    evaluate,
-    evaluation_key,
-    final_key,
-    problems_of,
-    read_state,
-    restore,
-    start,
-    train,
-)
+from dyson.app.new_run import next_run, settings_from
+from dyson.app.problem import Problems, build, doubt, problems_of
+from dyson.app.progress import ProgressLine
+from dyson.app.ranges import SettingsError, flag_of
+from dyson.app.run import PICTURE, RunDirectory, RunError, RunStopped
+from dyson.app.settings import CHANGEABLE, Settings, names
+from dyson.app.train import grown_state, read_state, restore, sampler_of, start, train
+from dyson.app.wording import summary
 from dyson.devices import DeviceError
 from dyson.files import atomic_write, reason
 from dyson.vmc.vmc import NonFiniteError
@@ -90,7 +98,7 @@ def _answer(arguments: Sequence[str] | None) -> int:
     jax.config.update("jax_enable_x64", True)
     try:
         use_cores()
-        with _warnings_as_sentences():
+        with terminal.warnings_as_sentences(unless=unreadable):
             code = app(arguments, prog_name="dyson", standalone_mode=False) or 0
         # So typer reports a KeyboardInterrupt, which it does not let pass.
         return _complain(_interruption.sentence, _interruption.code) if code == 130 else code
@@ -128,17 +136,12 @@ def _sentence(error: Exception) -> str | None:
     return None
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether the host or a device had no memory left."""
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
-
-
 class _Stopped(Exception):
     """The command was interrupted and has ended in good order. The message is one sentence."""
 
 
 @app.command("train")
-@settings_options([field.name for field in dataclasses.fields(Settings)])
+@settings_options(names())
 def train_command(
     *,
     directory: Annotated[
@@ -146,26 +149,28 @@ def train_command(
         typer.Option(
             "--directory",
             "-d",
-            help="New run directory (default: runs/ising-N-k).",
+            help="New run directory (default: runs/ising-N-k, by the name of the Hamiltonian).",
             parser=named,
         ),
     ] = None,
+    config: Config = None,
     batches: Batches = 16,
     as_json: JsonFlag = False,
     **values: Any,
 ) -> int:
     """Train a network and compare its energy with the exact one where that is known."""
-    settings = Settings(**values)
+    settings = settings_from(values, config)
     use_cores(chains=settings.chains)
     problems = problems_of(settings, build)
     check_memory(problems(settings.n_sites), settings, batches=batches)
-    _warn(overruled())
+    terminal.warn(overruled())
+    terminal.warn(doubt(settings))
     with _new_run(directory, settings) as run:
-        return _carry_on(run, problems, _first_state(run, problems), batches, as_json)
+        return _carry_on(run, problems, None, batches, as_json)
 
 
 @app.command("resume")
-@settings_options(CHANGEABLE, optional=True)
+@settings_options(CHANGEABLE, with_defaults=False)
 def resume_command(
     directory: ExistingRun,
     *,
@@ -182,7 +187,7 @@ def resume_command(
     run = RunDirectory.open(directory)
     _interruption.sentence = f"interrupted; {run.resume_command} goes on with the run"
     with run.claim() as holds:
-        _warn(None if holds else _unlocked(run))
+        terminal.warn(None if holds else _unlocked(run))
         run = RunDirectory.open(directory)  # as the last owner has left it
         settings = dataclasses.replace(run.settings, **changes)
         saved, devices = run.saved() if run.has_state() else (None, None)
@@ -196,11 +201,11 @@ def resume_command(
             )
         problems = problems_of(settings, build)
         check_memory(problems(settings.n_sites), settings, batches=batches)
-        _warn(overruled())
+        terminal.warn(overruled())
         if devices is None:
             run = run.change(**changes)
-            return _carry_on(run, problems, start(run, problems), batches, as_json)
-        _warn(moved(devices))
+            return _carry_on(run, problems, None, batches, as_json)
+        terminal.warn(moved(devices))
         state = restore(run, problems)
         return _carry_on(run.change(**changes), problems, state, batches, as_json)
 
@@ -208,22 +213,47 @@ def resume_command(
 @app.command("evaluate")
 def evaluate_command(
     directory: ExistingRun,
-    batches: Batches = 64,
+    batches: MostBatches = None,
+    until: Until = None,
+    sites: Sites = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the samples.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Estimate the energy of a trained network from fresh samples; the run stays as it is."""
     run = RunDirectory.open(directory)
+    if until is not None and not until > 0:
+        raise SettingsError(f"--until must be greater than 0, got {until}")
     if not run.has_state():
         raise RunError(f"{run.path} holds no trained network yet: {run.resume_command}")
     use_cores(chains=run.settings.chains)
-    problems = problems_of(run.settings, build)
-    problem = problems(run.saved_sites())
-    check_memory(problem, run.settings, batches=batches)
-    state = read_state(run, problems)
-    record = {"directory": str(directory), "step": int(state.step)}
-    record |= evaluate(problem, state, batches=batches, key=evaluation_key(seed))
+    settings, problems = run.settings, problems_of(run.settings, build)
+    problem, grows = problems(run.saved_sites()), sites is not None and sites != run.saved_sites()
+    if sites is not None and grows:
+        settings = settings.alone_on(sites)
+        problem = build(settings)
+    most = batches or (BATCHES if until is None else BATCHES_UNTIL)
+    check_memory(problem, settings, batches=most)
+    with ProgressLine() as line:
+        state = read_state(run, problems)
+        if grows:
+            line.write(f"compiling {sampler_of(problem.hamiltonian.n_sites)}")
+            state = grown_state(state, problem)
+        record = {"directory": str(directory), "step": int(state.step)}
+        record |= evaluate(
+            problem,
+            state,
+            batches=most,
+            key=evaluation_key(seed),
+            until=until,
+            on_batch=lambda drawn, wanted: line.write(f"batch {drawn} of {wanted}"),
+        )
     _report(record, as_json)
+    if until is not None and not is_reached(record, until):
+        error = "not known" if record["error"] is None else f"{record['error']:.1e}"
+        terminal.warn(
+            f"the error bar is {error} after {most} batches, more than {until} of the energy; "
+            "--batches allows for more"
+        )
 
 
 @app.command("plot")
@@ -255,38 +285,19 @@ def plot_command(
 @contextlib.contextmanager
 def _new_run(directory: Path | None, settings: Settings) -> Iterator[RunDirectory]:
     """A new run that this process holds."""
-    run = RunDirectory.create(directory, settings) if directory else _next_run(settings)
-    with run.claim() as holds:
-        _warn(None if holds else _unlocked(run))
+    run = RunDirectory.create(directory, settings) if directory else next_run(settings)
+    with run.claim(new=True) as holds:
+        terminal.warn(None if holds else _unlocked(run))
         yield run
 
 
-def _next_run(settings: Settings) -> RunDirectory:
-    """A new run in the first directory that nobody has."""
-    while True:
-        # Another process may take the same name a moment earlier.
-        with contextlib.suppress(OccupiedError):
-            return RunDirectory.create(_free_directory(settings), settings)
-
-
-def _free_directory(settings: Settings) -> Path:
-    """The first of runs/ising-N-1, runs/ising-N-2, … that does not exist."""
-    number = 1
-    while (path := Path("runs") / f"ising-{settings.n_sites}-{number}").exists():
-        number += 1
-    return path
-
-
 def _first_state(run: RunDirectory, problems: Problems) -> Any:
-    """Start a run; one that cannot start leaves nothing behind."""
+    """Start a run."""
     _interruption.sentence = f"interrupted; {run.resume_command} starts the run from step 0"
     try:
         return start(run, problems)
-    except RunStopped:
-        raise
     except Exception as error:
-        run.discard()
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise SettingsError(
                 "the run does not fit into memory; choose smaller numbers for --chains, "
                 "--chain-length or the network"
@@ -297,8 +308,9 @@ def _first_state(run: RunDirectory, problems: Problems) -> Any:
 def _carry_on(
     run: RunDirectory, problems: Problems, state: Any, batches: int, as_json: bool
 ) -> int:
-    """Train to the end, then evaluate, draw and report."""
-    _interruption.sentence = f"interrupted; {run.resume_command} goes on with the run"
+    """Train to the end, then evaluate, draw and report; from the start where there is no state."""
+    if run.settings.sampler == AUTO_SAMPLER:
+        terminal.complain(engine_sentence([problems(n_sites) for n_sites in run.settings.sizes]))
     state = _trained(run, problems, state)
     if _interruption.requested:
         # Whoever ends a process waits half a minute at most: no picture now, `dyson plot` draws it.
@@ -311,7 +323,9 @@ def _carry_on(
     )
     result = {"directory": str(run.path), "step": int(state.step)}
     problem = problems(state.model.n_sites)
-    result |= evaluate(problem, state, batches=batches, key=final_key(run, state))
+    result |= evaluate(
+        problem, state, batches=batches, key=final_key(run.settings.seed, state.step)
+    )
     run.save_result(result)
     run.save_picture(drawn(run, problems))
     _interruption.finish()
@@ -322,22 +336,37 @@ def _carry_on(
 def _trained(run: RunDirectory, problems: Problems, state: Any) -> Any:
     """The state after the last step, or after that in which a signal came."""
     console = Console(file=terminal.progress_stream())
-    with Display(console, run.settings, int(state.step)) as display:
+    with Display(console, run.settings, 0 if state is None else int(state.step)) as display:
+        if state is None:
+            display.compiling(sampler_of(run.settings.sizes[0]))
+            state = _first_state(run, problems)
+        _interruption.sentence = f"interrupted; {run.resume_command} goes on with the run"
 
-        def on_step(record: Record) -> None:
+        def on_step(record: Record, state: Any) -> None:
             # The first step compiles, which may take a minute; there is nothing to lose before it.
             _interruption.patient = True
             display.update(record)
 
+        def on_compile(what: str) -> None:
+            # A state that grows has been saved: nobody has to wait for the longer chain.
+            _interruption.patient = False
+            display.compiling(what)
+
         try:
             return train(
-                run, problems, state, on_step=on_step, stop=lambda: _interruption.requested
+                run,
+                problems,
+                state,
+                on_step=on_step,
+                on_compile=on_compile,
+                stop=lambda: _interruption.requested,
             )
         except NonFiniteError as error:
-            smaller = f"{flag_of('learning_rate')} {run.settings.learning_rate / 4:.3g}"
+            rate = run.settings.of("optimiser")["learning_rate"]
+            smaller = f"{flag_of('learning_rate')} {rate / 4:.3g}"
             raise RunStopped(f"{error}, as {run.resume_command} {smaller}") from error
         except Exception as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise RunStopped(
                 "a step does not fit into memory; the run can be resumed where there is more, "
@@ -353,24 +382,6 @@ def _report(result: Record, as_json: bool) -> None:
 
 def _unlocked(run: RunDirectory) -> str:
     return f"the file system of {run.path} keeps no locks: see that no other process trains there"
-
-
-@contextlib.contextmanager
-def _warnings_as_sentences() -> Iterator[None]:
-    """What the library warns of, a line each and once, in place of Python's own form."""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: _warn_of(str(message))
-        yield
-
-
-def _warn_of(message: str) -> None:
-    if not unreadable(message):
-        _warn(message)
-
-
-def _warn(sentence: str | None) -> None:
-    if sentence is not None:
-        terminal.complain(f"warning: {sentence}")
 
 
 def _complain(sentence: str, code: int) -> int:

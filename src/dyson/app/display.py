@@ -1,6 +1,5 @@
-"""What a person sees while a run is under way, and the sentence at its end."""
+"""What a person sees while a run is under way."""
 
-import math
 from types import TracebackType
 
 from rich.console import Console
@@ -8,10 +7,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dyson.app.metrics import Record
 from dyson.app.settings import Settings
+from dyson.app.wording import figures
 
 _LINES_WITHOUT_TERMINAL = 20
-# Of samples that do not tell: chains that never moved have no spread (`statistics.if_moved`).
-_NOT_KNOWN = "not known"
 
 
 class Display:
@@ -45,58 +43,21 @@ class Display:
     ) -> None:
         self._progress.stop()
 
+    def compiling(self, what: str) -> None:
+        """Show what is compiled, until the next metrics come; on a terminal only."""
+        self._progress.update(self._task, figures=f"compiling {what}")
+        self._progress.refresh()  # the compiler may keep the thread that does so from running
+
     def update(self, record: Record) -> None:
         """Show one line of metrics."""
         step = record["step"]
-        figures = _figures(record, grows=bool(self._settings.ladder))
-        self._progress.update(self._task, completed=step, figures=figures)
+        shown = figures(record, grows=bool(self._settings.ladder))
+        self._progress.update(self._task, completed=step, figures=shown)
         if not self._console.is_terminal and (step % self._every == 0 or step == 1):
             left = self._progress.tasks[0].time_remaining
             remaining = "" if left is None else f"  left {left:.0f} s"
             self._console.print(
-                f"{step}/{self._settings.steps}  {figures}{remaining}",
+                f"{step}/{self._settings.steps}  {shown}{remaining}",
                 highlight=False,
                 soft_wrap=True,
             )
-
-
-def summary(result: Record) -> str:
-    """The final estimate in one line, compared with the exact energy if that is known."""
-    line = (
-        f"{result['directory']}: E/N = "
-        f"{uncertain(result['energy_per_site'], result['error_per_site'])}, "
-        f"V-score {_short(result['v_score'])}"
-    )
-    if result["exact_energy_per_site"] is None:
-        return line + "; no exact value is known for this chain"
-    return (
-        f"{line}; exact {result['exact_energy_per_site']:.10f}, "
-        f"relative error {_short(result['relative_error'])}"
-    )
-
-
-def uncertain(value: float | None, error: float | None) -> str:
-    """A value and its error bar, both to two digits of the error."""
-    if value is None:
-        return "not finite"
-    if error is None:
-        return f"{value:.6g} ± {_NOT_KNOWN}"
-    digits = 10 if error <= 0 else min(10, max(1, 1 - math.floor(math.log10(error))))
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
-
-
-def _figures(record: Record, *, grows: bool) -> str:
-    n_sites, energy, error = record["n_sites"], record["energy"], record["error"]
-    return "  ".join(
-        [
-            f"E/N {uncertain(energy and energy / n_sites, error and error / n_sites)}",
-            f"V {_short(record['v_score'])}",
-            # there is no room for both
-            f"N {n_sites}" if grows else f"acc {_short(record['acceptance'], '.0%')}",
-            f"R̂ {_short(record['r_hat'], '.2f')}",
-        ]
-    )
-
-
-def _short(value: float | None, form: str = ".1e") -> str:
-    return _NOT_KNOWN if value is None else format(value, form)

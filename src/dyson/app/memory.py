@@ -12,8 +12,9 @@ from pathlib import Path
 import equinox as eqx
 import jax
 
-from dyson.app.settings import Settings, SettingsError
-from dyson.app.train import Problem
+from dyson.app.problem import Problem
+from dyson.app.ranges import SettingsError
+from dyson.app.settings import Settings
 
 try:
     import resource
@@ -37,19 +38,25 @@ def check_memory(problem: Problem, settings: Settings, *, batches: int = 1) -> N
             )
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the host or a device had no memory left."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
 def _needs(problem: Problem, settings: Settings, batches: int) -> list[tuple[int, str]]:
     """Bytes, and the options that they come from."""
     samples = settings.chains * settings.chain_length
     spins = samples * settings.n_sites
     shown = f"--chains {settings.chains} with --chain-length {settings.chain_length}"
-    network = eqx.filter(problem.network_shapes, _is_parameter)
-    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(network))
+    leaves = jax.tree.leaves(eqx.filter(problem.network_shapes, _is_parameter))
+    parameters = sum(math.prod(leaf.shape) for leaf in leaves)
+    width = max((leaf.dtype.itemsize for leaf in leaves), default=0)
     rows = samples * (2 if settings.complex_head else 1)
-    derivatives = rows * parameters * settings.precision // 8
-    matrix = min(rows, parameters) ** 2 * settings.precision // 8
+    derivatives = rows * parameters * width
+    matrix = min(rows, parameters) ** 2 * width
     return [
         (spins, f"{shown} and --n-sites {settings.n_sites}"),
-        (parameters * settings.precision // 8, f"the {parameters} parameters of the network"),
+        (parameters * width, f"the {parameters} parameters of the network"),
         (
             spins + derivatives + matrix,
             f"{shown} and the {parameters} parameters of the network",

@@ -7,8 +7,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from dyson.app import plotting
+from dyson.app.problem import Problems
 from dyson.app.run import FILES, PICTURE, RunDirectory, RunError
-from dyson.app.train import Problems
 from dyson.files import reason
 
 _BEGIN = b"\x89PNG\r\n\x1a\n"

@@ -29,7 +29,8 @@ from dyson import checkpoint
 from dyson.app import metrics
 from dyson.app.claim import LOCK, InUseError, claimed
 from dyson.app.metrics import Record
-from dyson.app.settings import CHANGEABLE, Settings, SettingsError, flag_of
+from dyson.app.ranges import SettingsError, flag_of
+from dyson.app.settings import CHANGEABLE, Settings
 from dyson.checkpoint import CheckpointError
 from dyson.files import (
     atomic_write,
@@ -121,8 +122,12 @@ class RunDirectory:
         return cls(path, settings, changes)
 
     @contextlib.contextmanager
-    def claim(self) -> Iterator[bool]:
-        """Keep all other processes from training here; see `dyson.app.claim.claimed`."""
+    def claim(self, *, new: bool = False) -> Iterator[bool]:
+        """Keep all other processes from training here; see `dyson.app.claim.claimed`.
+
+        A `new` run that cannot start leaves nothing behind, so that its directory may be used
+        again.
+        """
         with contextlib.ExitStack() as stack:
             try:
                 holds = stack.enter_context(claimed(self.path))
@@ -132,19 +137,21 @@ class RunDirectory:
                 raise self._stopped(error) from error
             for name in FILES:
                 remove_leftovers(self.path, name)
-            yield holds
+            try:
+                yield holds
+            except RunStopped:
+                raise
+            except Exception:
+                if new and not (self.path / CHECKPOINT).exists():
+                    with contextlib.suppress(OSError):
+                        (self.path / CONFIG).unlink()
+                raise
 
     @property
     def resume_command(self) -> str:
         """What a person types to go on with this run."""
         path = os.fspath(self.path)
         return f"dyson resume {shlex.quote(os.path.join('.', path) if path[:1] == '-' else path)}"
-
-    def discard(self) -> None:
-        """Take back a run that could not start, so that its directory may be used again."""
-        if not (self.path / CHECKPOINT).exists():
-            with contextlib.suppress(OSError):
-                (self.path / CONFIG).unlink()
 
     def change(self, **values: Any) -> "RunDirectory":
         """The same run going on with other settings; the change is noted in config.json."""
@@ -267,11 +274,13 @@ class RunDirectory:
             state, metadata = checkpoint.load_with_metadata(file, like, within=within)
         except CheckpointError as error:
             raise RunError(str(error)) from error
-        stored = _table(metadata).get("settings", self._fixed())
-        for name, value in self._fixed().items():
-            if (found := _table(stored).get(name)) != value:
+        fixed = self._fixed()
+        stored = _table(_table(metadata).get("settings", fixed))
+        for name in [*fixed, *(stored.keys() - fixed.keys())]:
+            found, value = stored.get(name), fixed.get(name)
+            if found != value:
                 raise RunError(
-                    f"{file} was computed with {flag_of(name)} {reprlib.repr(found)}, "
+                    f"{file} was computed with {flag_of(name)[:40]} {reprlib.repr(found)}, "
                     f"where {self.path / CONFIG} says {value}"
                 )
         return state, metadata

@@ -9,6 +9,8 @@ import contextlib
 import io
 import os
 import sys
+import warnings
+from collections.abc import Callable, Iterator
 from typing import TextIO, cast
 
 _HANDLER = "dyson.similar"
@@ -65,6 +67,26 @@ def finish() -> OSError | None:
 def complain(sentence: str) -> None:
     """One line on standard error, if there is anyone to read it."""
     print(f"dyson: {one_line(sentence)}", file=progress_stream(), flush=True)
+
+
+def warn(sentence: str | None) -> None:
+    """A warning in one line, if there is anything to say."""
+    if sentence is not None:
+        complain(f"warning: {sentence}")
+
+
+@contextlib.contextmanager
+def warnings_as_sentences(*, unless: Callable[[str], bool]) -> Iterator[None]:
+    """What the library warns of, a line each and once, in place of Python's own form; `unless`
+    somebody else has taken care of it."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        if not unless(str(message)):
+            warn(str(message))
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def last_words(sentence: str) -> None:

@@ -1,7 +1,6 @@
 """DysonNet: strictly local nonlinearities coupled through global linear layers."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import equinox as eqx
 import jax
@@ -76,7 +75,7 @@ class DysonNet(Network):
         kernel_size: int = 3,
         hidden: int = 8,
         token_size: int = 1,
-        mixer: Literal["s4d", "real", "s4", "power_law"] | MixerFactory = "s4d",
+        mixer: str | MixerFactory = "s4d",
         periodic: bool = True,
         complex_head: bool = False,
         site_embedding: bool = False,

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact, Int, Int8
 
 from dyson import scattering as env
-from dyson.networks import DysonNet, Network, SpinFlip, unprojected
+from dyson.abacus.costs import forward_pass as forward_cost
+from dyson.networks import DysonNet, Network, Projection, SpinFlip, unprojected
 from dyson.samplers.base import accepts
 from dyson.spins import flip
 
@@ -40,18 +41,42 @@ def has_environments(model: Network, distances: tuple[int, ...] = ()) -> bool:
     return not network.periodic or plan_of(network, distances).targets > 0
 
 
-def environments_pay(model: Network, distances: tuple[int, ...] = ()) -> bool:
-    """Whether a pass by environments costs less than one by forward passes.
+class ProposalCosts(NamedTuple):
+    """Multiply-adds of a proposal of a pass, by full forward passes and by environments."""
 
-    The time of a proposal by environments does not grow with the chain, but faster with the
-    features than that of a forward pass (side by side, as a sweep makes them).  The rule goes
-    through three networks: on one core, with 8 features and 1 block, 16 and 2, 32 and 2, the two
-    met at about 25, 50 and 75 tokens.
+    forward: float
+    environments: float | None
+    """None where the network has none."""
+
+
+def proposal_costs(model: Network, distances: tuple[int, ...] = ()) -> ProposalCosts:
+    """What a proposal of a pass costs, of a :class:`DysonNet` or a projection of one.
+
+    That by environments does not grow with the chain, but faster with the features than that of a
+    forward pass (side by side, as a sweep makes them).  It is counted as the multiply-adds that a
+    forward pass does in the time it takes, by a rule through three networks: on one core, with 8
+    features and 1 block, 16 and 2, 32 and 2, the two met at about 25, 50 and 75 tokens.
     """
+    network = unprojected(model)
+    if not isinstance(network, DysonNet):
+        raise TypeError(
+            "proposal_costs: expected a DysonNet or a projection of one, got "
+            f"{type(network).__name__}, of which only forward passes are known"
+        )
+    images = model.n_images if isinstance(model, Projection) else 1
+    forward = images * forward_cost(network)
+    crossing = CROSSING * network.depth * network.features**0.5
+    has = has_environments(model, distances)
+    return ProposalCosts(forward, forward / network.n_tokens * crossing if has else None)
+
+
+def environments_pay(model: Network, distances: tuple[int, ...] = ()) -> bool:
+    """Whether a pass by environments costs less than one by forward passes
+    (:func:`proposal_costs`)."""
     if not has_environments(model, distances):
         return False
-    network = swept_network(model)
-    return network.n_tokens >= CROSSING * network.depth * network.features**0.5
+    forward, environments = proposal_costs(model, distances)
+    return environments is not None and environments <= forward
 
 
 def plan_of(network: DysonNet, distances: tuple[int, ...]) -> Plan:

@@ -78,9 +78,10 @@ def _weighted(
     series: Inexact[Array, "chains steps"], weights: Float[Array, "chains steps"]
 ) -> Estimate:
     shares = weights / jnp.mean(weights)
+    counts = shares.astype(series.dtype)
     shifted = series - series[0, 0]
-    mean = series[0, 0] + jnp.mean(shares * shifted)
-    linear = shares * (series - mean)
+    mean = series[0, 0] + jnp.mean(counts * shifted)
+    linear = counts * (series - mean)
     estimate = estimate_mean(mean + linear)
     variance = jnp.mean(shares * jnp.abs(series - mean) ** 2)
     return estimate._replace(mean=mean, variance=variance)

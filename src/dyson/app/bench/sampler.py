@@ -16,8 +16,8 @@ from dyson import DysonNet, Ising, Metropolis, Sampler, Sweep, Typewriter
 from dyson.app.bench.networks import Subject, largest_ratio, settled, with_ratios
 from dyson.app.bench.options import checked_sizes
 from dyson.app.bench.timing import compiled_in, fastest_run, use_one_core
+from dyson.app.problem import build
 from dyson.app.run import RunDirectory
-from dyson.app.train import build
 from dyson.networks import Network
 from dyson.samplers import Flips, SamplerInfo, TypewriterInfo
 from dyson.spins import random_spins
