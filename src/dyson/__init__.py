@@ -46,7 +46,7 @@ from dyson.analysis import (
 from dyson.app.train import load
 from dyson.hamiltonians import J1J2, XXZ, Hamiltonian, Ising, Pauli, PauliStrings, interactions
 from dyson.mixers import S4, S4D, Mixer, PowerLaw, RealPoles
-from dyson.networks import DysonNet, SpinFlip, Translations
+from dyson.networks import DysonNet, Reflection, SpinFlip, Translations
 from dyson.optimisers import annealed_rate, decaying_shift, minsr, spring, sr
 from dyson.samplers import Metropolis, Sampler, Sweep, Typewriter, moves
 from dyson.updates import BoundUpdates, LocalUpdates, Proposal, Recompute
@@ -90,6 +90,7 @@ __all__ = [
     "Proposal",
     "RealPoles",
     "Recompute",
+    "Reflection",
     "Renyi2",
     "Sampler",
     "SpinFlip",

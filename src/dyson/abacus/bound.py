@@ -101,9 +101,13 @@ class ProjectedUpdates(AbacusUpdates):
         self, cache: ProjectedReference, change: Inexact[Array, "images hidden"]
     ) -> Inexact[Array, ""]:
         # Referring the terms to the projected amplitude first avoids the cancellation of two
-        # large logarithms.
+        # large logarithms; at a node there is nothing to refer to.
         ratios = jax.vmap(self.updates.log_ratio)(cache.images, change)
-        return self.projection.combine(cache.images.log_psi - cache.log_psi + ratios)
+        size = jnp.real(cache.log_psi)
+        size = jnp.where(jnp.isfinite(size), size, 0)
+        terms = cache.images.log_psi - size.astype(ratios.dtype) + ratios
+        rest = cache.log_psi - size.astype(cache.log_psi.dtype)
+        return self.projection.combine(terms) - rest
 
     def spins(self, cache: ProjectedReference) -> Int8[Array, " n_sites"]:
         return cache.images.spins[0]

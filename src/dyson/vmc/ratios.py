@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, Int8
 
-from dyson.abacus import Abacus, AbacusPairs, supported
+from dyson.abacus import Abacus, AbacusPairs, keeps_neighbours, supported
 from dyson.hamiltonians import Row
 from dyson.networks import Network
 from dyson.updates import BoundUpdates, LocalUpdates, Recompute
@@ -24,7 +24,7 @@ LONGEST_SPAN = 4
 def fastest_updates(model: Network, reach: int = 0, flips: int = 1) -> LocalUpdates:
     """ABACUS where it is built for the network and pays, else the full forward pass, for moves
     of at most so many ``flips``, of sites up to ``reach`` apart."""
-    near = reach < LONGEST_SPAN
+    near = reach == 0 or (reach < LONGEST_SPAN and keeps_neighbours(model))
     # far apart, two windows take two flips; a window that holds more of them would be a long one
     if not supported(model) or not (near or flips <= 2):
         return Recompute()
