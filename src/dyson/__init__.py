@@ -49,7 +49,7 @@ from dyson.mixers import S4, S4D, Mixer, PowerLaw, RealPoles
 from dyson.networks import DysonNet, Reflection, SpinFlip, Translations
 from dyson.optimisers import annealed_rate, decaying_shift, minsr, spring, sr
 from dyson.samplers import Metropolis, Sampler, Sweep, Typewriter, moves
-from dyson.updates import BoundUpdates, LocalUpdates, Proposal, Recompute
+from dyson.updates import BoundUpdates, CachedTheta, LocalUpdates, Proposal, Recompute
 from dyson.vmc import (
     VMC,
     NonFiniteError,
@@ -71,6 +71,7 @@ __all__ = [
     "Abacus",
     "AbacusPairs",
     "BoundUpdates",
+    "CachedTheta",
     "Correlations",
     "DysonNet",
     "Energy",

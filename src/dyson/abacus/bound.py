@@ -100,14 +100,8 @@ class ProjectedUpdates(AbacusUpdates):
     def log_ratio(
         self, cache: ProjectedReference, change: Inexact[Array, "images hidden"]
     ) -> Inexact[Array, ""]:
-        # Referring the terms to the projected amplitude first avoids the cancellation of two
-        # large logarithms; at a node there is nothing to refer to.
         ratios = jax.vmap(self.updates.log_ratio)(cache.images, change)
-        size = jnp.real(cache.log_psi)
-        size = jnp.where(jnp.isfinite(size), size, 0)
-        terms = cache.images.log_psi - size.astype(ratios.dtype) + ratios
-        rest = cache.log_psi - size.astype(cache.log_psi.dtype)
-        return self.projection.combine(terms) - rest
+        return self.projection.log_ratio(cache.images.log_psi, ratios, cache.log_psi)
 
     def spins(self, cache: ProjectedReference) -> Int8[Array, " n_sites"]:
         return cache.images.spins[0]

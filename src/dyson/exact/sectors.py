@@ -1,7 +1,7 @@
 """The lowest level of a symmetry sector of a small chain: momentum, reflection, parity."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_matrix, diags_array, eye_array
@@ -11,6 +11,7 @@ from dyson.exact.diagonalise import rows_of
 from dyson.hamiltonians import Hamiltonian
 
 MOST_SITES = 14
+Sparse = Any  # scipy's types do not know what products and slices of its matrices are
 _MAX_DENSE = 512
 
 
@@ -76,8 +77,8 @@ def sector_ground_state(
                 f"and down, got {magnetisation}"
             )
         inside = n - 2 * np.bitwise_count(indices).astype(int) == magnetisation
-    basis = diags_array(inside.astype(float), format="csr")
-    alike = eye_array(2**n, format="csr")
+    basis: Sparse = diags_array(inside.astype(float), format="csr")
+    alike: Sparse = eye_array(2**n, format="csr")
     for symmetry in _symmetries(n, momentum, reflection, parity):
         _check_commutes(matrix, symmetry)
         basis = _projector(symmetry, symmetry.character) @ basis
@@ -121,7 +122,7 @@ def _symmetries(
         yield Symmetry("the flip of all spins", index[::-1], parity, 2)
 
 
-def _projector(symmetry: Symmetry, character: complex) -> csr_matrix:
+def _projector(symmetry: Symmetry, character: complex) -> Sparse:
     """The mean of character^-p g^p over the powers of a symmetry, (g psi)(sigma) = psi(g sigma)."""
     size = symmetry.image.size
     image, columns, elements = np.arange(size), [], []
@@ -134,7 +135,7 @@ def _projector(symmetry: Symmetry, character: complex) -> csr_matrix:
     return csr_matrix((np.concatenate(elements), where), shape=(size, size))
 
 
-def _matrix(hamiltonian: Hamiltonian, indices: np.ndarray) -> csr_matrix:
+def _matrix(hamiltonian: Hamiltonian, indices: np.ndarray) -> Sparse:
     diagonal, targets, elements = rows_of(hamiltonian, indices)
     rows = np.broadcast_to(indices, targets.shape)
     where = rows.ravel(), targets.ravel()
@@ -142,7 +143,7 @@ def _matrix(hamiltonian: Hamiltonian, indices: np.ndarray) -> csr_matrix:
     return csr_matrix((elements.ravel(), where), shape=(size, size)) + diags_array(diagonal)
 
 
-def _check_commutes(matrix: csr_matrix, symmetry: Symmetry) -> None:
+def _check_commutes(matrix: Sparse, symmetry: Symmetry) -> None:
     difference = abs(matrix[symmetry.image][:, symmetry.image] - matrix)
     # elements may come in single precision
     if difference.max() > 1e-5 * max(1.0, abs(matrix).max()):
@@ -152,7 +153,7 @@ def _check_commutes(matrix: csr_matrix, symmetry: Symmetry) -> None:
         )
 
 
-def _lowest(matrix: csr_matrix) -> tuple[float, np.ndarray]:
+def _lowest(matrix: Sparse) -> tuple[float, np.ndarray]:
     size = matrix.shape[0]
     if size <= _MAX_DENSE:
         energies, vectors = np.linalg.eigh(matrix.toarray())

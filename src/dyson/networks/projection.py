@@ -107,6 +107,20 @@ class Projection(Network):
         phase = jnp.where(mean < 0, jnp.asarray(np.pi, mean.dtype), 0)
         return jax.lax.complex(jnp.log(jnp.abs(mean)) + top, phase)
 
+    def log_ratio(
+        self,
+        log_terms: Inexact[Array, " images"],
+        changes: Inexact[Array, " images"],
+        log_psi: Inexact[Array, ""],
+    ) -> Inexact[Array, ""]:
+        """What changes of the terms add to log psi, which is ``combine(log_terms)``."""
+        # Referring the terms to psi first avoids the cancellation of two large logarithms; at a
+        # node there is nothing to refer to.
+        size = jnp.real(log_psi)
+        size = jnp.where(jnp.isfinite(size), size, 0)
+        terms = log_terms - size.astype(log_terms.dtype) + changes
+        return self.combine(terms) - (log_psi - size.astype(log_psi.dtype))
+
     def resized(self, n_sites: int) -> Self:
         """The projection of the resized network."""
         return eqx.tree_at(lambda p: p.network, self, self.network.resized(n_sites))

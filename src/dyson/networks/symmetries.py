@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Int, Int8
 
 from dyson.fields import with_fields
@@ -164,7 +165,7 @@ def _check_momentum(name: str, model: Network, reflected: bool) -> None:
 def _check_sites_differ(network: Network, momentum: int) -> None:
     """A site embedding is zero unless it was drawn or trained."""
     places = getattr(unprojected(network), "embed_sites", None)
-    known = isinstance(places, jax.Array) and not isinstance(places, jax.core.Tracer)
+    known = isinstance(places, jax.Array) and not isinstance(places, Tracer)
     if momentum and known and not np.any(np.asarray(places)):
         raise ValueError(
             "Translations: the site embedding of this network is zero, and so is what it has of "
