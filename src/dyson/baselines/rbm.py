@@ -9,10 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float, Inexact, Int, Int8
 
 from dyson.networks import Network
+from dyson.networks.dysonnet import INITIAL_SPREAD
 from dyson.networks.head import log_cosh
-
-# Of log psi over random configurations at the start, about, as a DysonNet starts.
-INITIAL_SPREAD = 0.1
 
 
 class LinearTheta(Network):

@@ -171,20 +171,20 @@ def _sweep(rows: Sequence[Row], label: str, points: Sequence[tuple[float, float]
 def _table(rows: Sequence[Row], points: Sequence[tuple[float, float]]) -> Table:
     """Medians over the seeds."""
     table = Table(title="Long-range Ising ring with Kac factor: medians over the seeds")
-    headings = [f"E/N {name}" for name in NETWORKS] + [f"V {name}" for name in NETWORKS]
-    for heading in ("J", "α", *headings, "exact E/N"):
+    for heading in ("J", "α", "network", "E/N", "error", "V-score", "exact E/N"):
         table.add_column(heading, justify="right")
     for coupling, exponent in points:
-        here = [r for r in rows if (r.coupling, r.exponent) == (coupling, exponent)]
-        of = lambda field, name: np.median([getattr(r, field) for r in here if r.network == name])  # noqa: B023
-        # fmt: off
-        table.add_row(
-            f"{coupling:g}", f"{exponent:g}",
-            *(f"{of('energy', name):.6f}" for name in NETWORKS),
-            *(f"{of('v_score', name):.1e}" for name in NETWORKS),
-            "" if here[0].exact is None else f"{here[0].exact:.6f}",
-        )
-        # fmt: on
+        for name in NETWORKS:
+            point = name, coupling, exponent
+            here = [r for r in rows if (r.network, r.coupling, r.exponent) == point]
+            energy, error, score = np.median([(r.energy, r.error, r.v_score) for r in here], axis=0)
+            known = "" if here[0].exact is None else f"{here[0].exact:.6f}"
+            # fmt: off
+            table.add_row(
+                f"{coupling:g}", f"{exponent:g}", name,
+                f"{energy:.6f}", f"{error:.1e}", f"{score:.1e}", known,
+            )
+            # fmt: on
     return table
 
 
