@@ -257,7 +257,7 @@ def test_sweeps_follow_the_distribution_of_a_sector(wrappers, by_environments):
     assert np.abs(counts - p).sum() / 2 < 3 * independent
     nodes = p < 1e-20
     assert np.any(nodes) and counts[nodes].sum() == 0
-    flatter = p**0.7 / np.sum(p**0.7)
+    flatter = p**0.3 / np.sum(p**0.3)
     assert np.abs(counts - flatter).sum() / 2 > 5 * independent
 
 
