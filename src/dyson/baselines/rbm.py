@@ -5,7 +5,6 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Inexact, Int, Int8
 
 from dyson.networks import Network
@@ -131,7 +130,8 @@ class SymmetricRBM(LinearTheta):
         return 1
 
     def theta(self, spins: Int8[Array, " n_sites"]) -> Inexact[Array, " hidden"]:
-        moved = spins[np.add.outer(np.arange(self.n_sites), np.arange(self.n_sites)) % self.n_sites]
+        shifts = jnp.arange(self.n_sites, dtype=jnp.int32)
+        moved = jax.vmap(lambda shift: jnp.roll(spins, -shift))(shifts)  # symmetric
         theta = self.weight @ moved.astype(self.weight.dtype) + self.bias[..., None]
         return _joined(theta).reshape(-1)
 
