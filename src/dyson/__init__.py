@@ -47,10 +47,10 @@ from dyson.app.program import Trained, train
 from dyson.app.train import load
 from dyson.hamiltonians import J1J2, XXZ, Hamiltonian, Ising, Pauli, PauliStrings, interactions
 from dyson.mixers import S4, S4D, Mixer, PowerLaw, RealPoles
-from dyson.networks import DysonNet, SpinFlip, Translations
+from dyson.networks import DysonNet, Reflection, SpinFlip, Translations
 from dyson.optimisers import annealed_rate, decaying_shift, minsr, spring, sr
 from dyson.samplers import Metropolis, Sampler, Sweep, Typewriter, moves
-from dyson.updates import BoundUpdates, LocalUpdates, Proposal, Recompute
+from dyson.updates import BoundUpdates, CachedTheta, LocalUpdates, Proposal, Recompute
 from dyson.vmc import (
     VMC,
     NonFiniteError,
@@ -72,6 +72,7 @@ __all__ = [
     "Abacus",
     "AbacusPairs",
     "BoundUpdates",
+    "CachedTheta",
     "Correlations",
     "DysonNet",
     "Energy",
@@ -91,6 +92,7 @@ __all__ = [
     "Proposal",
     "RealPoles",
     "Recompute",
+    "Reflection",
     "Renyi2",
     "Sampler",
     "SpinFlip",

@@ -58,3 +58,16 @@ def test_scaling_of_the_typewriter_is_drawn_beside_the_theory(tmp_path):
     grid, expected = curve(right)
     np.testing.assert_allclose(expected, 2 / (2 + grid))
     left.figure.savefig(tmp_path / "plot.png")
+
+
+def test_networks_are_drawn_side_by_side(tmp_path):
+    """Medians over the seeds, in the order of the parameter."""
+    energies = {"A": np.array([[-1.0, -1.2, -1.1], [-2.0, -2.0, -2.0]]), "B": np.full((2, 3), -1.0)}
+    scores = {"A": np.array([[1e-3, 1e-2, 1e-4], [1e-5] * 3]), "B": np.full((2, 3), 1e-2)}
+    sweep = plotting.Sweep("J", [2.0, -1.0], energies, scores)
+    upper, lower = plotting.accuracy([sweep], reference="A")
+    np.testing.assert_allclose(curve(upper), [[-1, 2], [-1.0, -0.1]])
+    np.testing.assert_allclose(curve(lower), [[-1, 2], [1e-5, 1e-3]])
+    assert lower.get_xlabel() == "J" and lower.get_yscale() == "log"
+    assert [text.get_text() for text in upper.get_legend().get_texts()] == ["A − B"]
+    upper.figure.savefig(tmp_path / "plot.png")

@@ -42,3 +42,10 @@ def test_misuse_is_named():
         ViT(8, heads=3, key=jax.random.key(0))
     with pytest.raises(ValueError, match="spins of shape \\(8,\\), got \\(4,\\)"):
         ViT(8, key=jax.random.key(0))(jnp.ones(4, jnp.int8))
+
+
+def test_start_is_calibrated():
+    """As a DysonNet: log psi varies little over configurations."""
+    model = ViT(16, key=jax.random.key(3))
+    spins = random_spins(jax.random.key(4), (500, 16))
+    assert 0.05 < float(jnp.std(jax.jit(jax.vmap(lambda s: model(s)))(spins))) < 0.2

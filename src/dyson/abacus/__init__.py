@@ -75,6 +75,6 @@ is compared with in the tests is the forward pass, :class:`dyson.Recompute`.
 """
 
 from dyson.abacus.bound import AbacusUpdates
-from dyson.abacus.choice import Abacus, AbacusPairs, supported
+from dyson.abacus.choice import Abacus, AbacusPairs, keeps_neighbours, supported
 
-__all__ = ["Abacus", "AbacusPairs", "AbacusUpdates", "supported"]
+__all__ = ["Abacus", "AbacusPairs", "AbacusUpdates", "keeps_neighbours", "supported"]

@@ -100,10 +100,8 @@ class ProjectedUpdates(AbacusUpdates):
     def log_ratio(
         self, cache: ProjectedReference, change: Inexact[Array, "images hidden"]
     ) -> Inexact[Array, ""]:
-        # Referring the terms to the projected amplitude first avoids the cancellation of two
-        # large logarithms.
         ratios = jax.vmap(self.updates.log_ratio)(cache.images, change)
-        return self.projection.combine(cache.images.log_psi - cache.log_psi + ratios)
+        return self.projection.log_ratio(cache.images.log_psi, ratios, cache.log_psi)
 
     def spins(self, cache: ProjectedReference) -> Int8[Array, " n_sites"]:
         return cache.images.spins[0]

@@ -11,7 +11,7 @@ from dyson.abacus.links.reference import link_bandwidth
 from dyson.abacus.links.updates import LinkUpdates
 from dyson.abacus.pairs import PairUpdates, pair_partition
 from dyson.abacus.windows import WindowUpdates
-from dyson.networks import DysonNet, Network, Projection, unprojected
+from dyson.networks import DysonNet, Network, Projection, Translations, projections, unprojected
 from dyson.scattering import Partition, half_window, partition_of
 from dyson.updates import LocalUpdates
 
@@ -25,7 +25,8 @@ class Abacus(LocalUpdates):
 
     Works for :class:`DysonNet` of every depth and for projections of one (which keep one reference
     per image).  The flipped sites must lie among ``span`` neighbouring sites; a move that does not
-    fit the tokens of these gives NaN rather than a wrong ratio.
+    fit the tokens of these gives NaN rather than a wrong ratio.  Translations of an open chain tear
+    spans of more than one site apart: ``bind`` raises ValueError, write :class:`AbacusPairs`.
 
     Up to depth 2 a cache holds link tensors, for deeper networks windows within what surrounds
     them; on chains that windows would cover, the configuration alone.  ``init`` costs O(n).
@@ -45,6 +46,12 @@ class Abacus(LocalUpdates):
     def bind(self, model: Network) -> AbacusUpdates:
         network = _dysonnet("Abacus", model)
         span = self._tokens(network)
+        if self.span > 1 and not keeps_neighbours(model):
+            raise ValueError(
+                f"Abacus: span={self.span} of an open chain within Translations, which move its "
+                "ends next to each other; write dyson.AbacusPairs() for pairs, dyson.Recompute() "
+                "for more flips"
+            )
         if network.depth <= 2:
             return _projected(model, LinkUpdates(network, span))
         parts = _partition(network, span)
@@ -94,6 +101,12 @@ class AbacusPairs(LocalUpdates):
 def supported(model: Any) -> bool:
     """Whether exact local updates are built for this network."""
     return isinstance(unprojected(model), DysonNet)
+
+
+def keeps_neighbours(model: Network) -> bool:
+    """Whether neighbouring sites stay neighbours in every image of a projected network."""
+    moved = any(isinstance(p, Translations) for p in projections(model))
+    return not moved or getattr(unprojected(model), "periodic", True)
 
 
 def _partition(network: DysonNet, span: int) -> Partition | None:

@@ -1,7 +1,7 @@
 """Figures: arrays go in, matplotlib axes come out. Nothing is read, saved or shown here."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -96,6 +96,53 @@ def typewriter_scaling(
     for axes in (left, right):
         axes.grid(alpha=0.3)
     return left, right
+
+
+class Sweep(NamedTuple):
+    """Of several networks along one parameter: `energies` per site and `v_scores` by the name of
+    the network, each of shape (points, seeds)."""
+
+    parameter: str
+    values: Sequence[float]
+    energies: Mapping[str, np.ndarray]
+    v_scores: Mapping[str, np.ndarray]
+
+
+def accuracy(
+    sweeps: Sequence[Sweep], *, reference: str, figure: Figure | None = None
+) -> list[Axes]:
+    """Networks side by side, one column per sweep: above the energy of the `reference` network less
+    that of every other, below the V-scores; medians over the seeds, bars from the lowest to the
+    highest. Returns the axes, row by row."""
+    figure = Figure(figsize=(9, 7), layout="constrained") if figure is None else figure
+    panels = figure.subplots(2, len(sweeps), squeeze=False)
+    for (upper, lower), sweep in zip(panels.T, sweeps, strict=True):
+        order = np.argsort(sweep.values)
+        x = np.asarray(sweep.values)[order]
+        # a colour is a network in every panel
+        for index, (name, v_scores) in enumerate(sweep.v_scores.items()):
+            style: dict[str, Any] = {"color": f"C{index}", "marker": "o", "markersize": 4}
+            lower.errorbar(x, *_spread(v_scores[order]), label=name, capsize=2, **style)
+            if name != reference:
+                lead = sweep.energies[reference] - sweep.energies[name]
+                label = f"{reference} − {name}"
+                upper.errorbar(x, *_spread(lead[order]), label=label, capsize=2, **style)
+        upper.axhline(0, color="black", linewidth=0.8)
+        upper.set_yscale("symlog", linthresh=1e-5)
+        upper.set_ylabel("ΔE / N")
+        lower.set_yscale("log")
+        lower.set_ylabel("V-score")
+        lower.set_xlabel(sweep.parameter)
+        for axes in (upper, lower):
+            axes.grid(alpha=0.3)
+            axes.legend(fontsize="small")
+    return list(panels.ravel())
+
+
+def _spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Medians over the last axis, and how far the lowest and the highest lie from them."""
+    middle = np.median(values, axis=-1)
+    return middle, np.stack([middle - values.min(axis=-1), values.max(axis=-1) - middle])
 
 
 def _logarithmic(axes: Axes, values: np.ndarray) -> None:

@@ -7,7 +7,9 @@ from jaxtyping import Array, Float, Inexact, Int8
 
 from dyson.networks import Network
 from dyson.networks.blocks import layer_norm
+from dyson.networks.dysonnet import CALIBRATION_SAMPLES, INITIAL_SPREAD
 from dyson.networks.head import LogCoshHead
+from dyson.spins import random_spins
 
 Tokens = Float[Array, "features tokens"]
 
@@ -61,8 +63,9 @@ class ViT(Network):
     """log psi of a softmax vision transformer on patches of a chain.
 
     Patches of ``patch`` spins are embedded linearly with a learned position, pass ``depth`` encoder
-    blocks, and their mean goes through the same log-cosh head as a DysonNet.  Softmax couples
-    every token to all others, so a flip changes everything and no local update is exact.
+    blocks, and their mean goes through the same log-cosh head as a DysonNet, which starts as that
+    does.  Softmax couples every token to all others, so a flip changes everything and no local
+    update is exact.
 
     Cost O(tokens^2 features depth), tokens = n_sites / patch.
     Source: Dosovitskiy et al. 2021; for quantum states Viteritti, Rende, Becca 2023.
@@ -93,13 +96,14 @@ class ViT(Network):
             raise ValueError(f"ViT: expected a multiple of heads={heads} features, got {features}")
         dtype = jnp.zeros(()).dtype if dtype is None else jnp.dtype(dtype)
         embed_key, position_key, head_key, *block_keys = jax.random.split(key, 3 + depth)
+        data_key = jax.random.fold_in(head_key, 0)
         self.n_sites = n_sites
         self.embedding = jax.random.normal(embed_key, (features, patch), dtype) / patch**0.5
         self.positions = jax.random.normal(position_key, (features, n_sites // patch), dtype)
         self.blocks = tuple(EncoderBlock(features, heads, dtype=dtype, key=k) for k in block_keys)
-        self.head = LogCoshHead(
-            features, hidden, complex_head=complex_head, dtype=dtype, key=head_key
-        )
+        head = LogCoshHead(features, hidden, complex_head=complex_head, dtype=dtype, key=head_key)
+        parts = self.embedding, self.positions, self.blocks, head
+        self.head = _calibrated(*parts, random_spins(data_key, (CALIBRATION_SAMPLES, n_sites)))
 
     def __call__(self, spins: Int8[Array, " n_sites"]) -> Inexact[Array, ""]:
         if spins.shape != (self.n_sites,):
@@ -107,8 +111,32 @@ class ViT(Network):
                 f"ViT: expected spins of shape {(self.n_sites,)}, got {spins.shape}; "
                 "use jax.vmap(model) for a batch"
             )
-        patches = spins.astype(self.embedding.dtype).reshape(-1, self.embedding.shape[1])
-        x = self.embedding @ patches.T + self.positions
-        for block in self.blocks:
-            x = block(x)
-        return self.head.log_amplitude(self.head.theta(jnp.mean(x, axis=1)))
+        pooled = _pooled(self.embedding, self.positions, self.blocks, spins)
+        return self.head.log_amplitude(self.head.theta(pooled))
+
+
+def _pooled(
+    embedding: Float[Array, "features patch"],
+    positions: Tokens,
+    blocks: tuple[EncoderBlock, ...],
+    spins: Int8[Array, " n_sites"],
+) -> Float[Array, " features"]:
+    """The mean over tokens of what comes out of the last block."""
+    patches = spins.astype(embedding.dtype).reshape(-1, embedding.shape[1])
+    x = embedding @ patches.T + positions
+    for block in blocks:
+        x = block(x)
+    return jnp.mean(x, axis=1)
+
+
+@eqx.filter_jit
+def _calibrated(
+    embedding: Float[Array, "features patch"],
+    positions: Tokens,
+    blocks: tuple[EncoderBlock, ...],
+    head: LogCoshHead,
+    spins: Int8[Array, "samples n_sites"],
+) -> LogCoshHead:
+    """The head that gives log psi the same spread as that of a DysonNet at the start."""
+    pooled = jax.vmap(lambda s: _pooled(embedding, positions, blocks, s))(spins)
+    return head.calibrated(pooled, INITIAL_SPREAD)

@@ -1,23 +1,26 @@
 """Exact reference energies, computed with numpy and scipy independently of the networks.
 
 ``known`` asks what is cheapest: ``free_fermions`` for critical and gapped Ising chains, else
-``diagonalise``.
+``diagonalise``.  ``sectors`` finds the lowest level of given momentum, reflection and parity.
 """
 
 from dyson.exact.check import check
 from dyson.exact.diagonalise import MAX_SITES, GroundState, ground_state
 from dyson.exact.free_fermions import Correlators, free_fermion_correlators, free_fermion_energy
 from dyson.exact.known import GroundLevel, ground_energy, ground_level
+from dyson.exact.sectors import SectorState, sector_ground_state
 
 __all__ = [
     "MAX_SITES",
     "Correlators",
     "GroundLevel",
     "GroundState",
+    "SectorState",
     "check",
     "free_fermion_correlators",
     "free_fermion_energy",
     "ground_energy",
     "ground_level",
     "ground_state",
+    "sector_ground_state",
 ]

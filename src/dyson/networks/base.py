@@ -15,6 +15,17 @@ class Network(eqx.Module):
     def __call__(self, spins: Int8[Array, " n_sites"]) -> Inexact[Array, ""]:
         """log psi; batch with ``jax.vmap``."""
 
+    @property
+    def period(self) -> int:
+        """psi is known not to change when the spins move by so many sites around the ring;
+        ``n_sites`` where nothing is known."""
+        return self.n_sites
+
+    @property
+    def mirror_symmetric(self) -> bool:
+        """Whether psi is known to be the same for the chain read backwards."""
+        return False
+
     def resized(self, n_sites: int) -> "Network":
         """The same state on a chain of another length, with the same parameters.
 

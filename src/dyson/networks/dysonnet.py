@@ -49,7 +49,10 @@ class DysonNet(Network):
         state-space model with ``modes`` states), "power_law" (1/r .. 1/r^modes), or a class of
         one's own (:class:`dyson.Mixer` says how).
       periodic: ring or open chain.   complex_head: complex log psi with real parameters.
-      site_embedding: learn a vector for every token and add it to phi; zero at the start.
+      site_embedding: learn a vector for every token and add it to phi.
+      site_spread: standard deviation of these vectors at the start; a state that is the same
+        everywhere with the default 0, and states of every momentum
+        (:class:`dyson.Translations`) with more.
       dtype: float32 or float64; the default float of jax if not given.
       key: for the initial parameters.
     """
@@ -79,6 +82,7 @@ class DysonNet(Network):
         periodic: bool = True,
         complex_head: bool = False,
         site_embedding: bool = False,
+        site_spread: float = 0.0,
         dtype=None,
         key: jax.Array,
     ):
@@ -90,6 +94,11 @@ class DysonNet(Network):
             raise ValueError(f"DysonNet: expected an odd kernel_size >= 1, got {kernel_size}")
         if token_size not in (1, 2, 4):
             raise ValueError(f"DysonNet: expected token_size 1, 2 or 4, got {token_size}")
+        if site_spread < 0 or (site_spread and not site_embedding):
+            raise ValueError(
+                "DysonNet: expected site_spread >= 0, and more only with site_embedding=True, got "
+                f"{site_spread}"
+            )
         _check_tokens("DysonNet", n_sites, token_size)
         make_mixer = MIXERS.get(mixer) if isinstance(mixer, str) else mixer
         if not callable(make_mixer):
@@ -105,7 +114,11 @@ class DysonNet(Network):
         shape = (features, 2**token_size)
         self.embed_local = jax.random.normal(local_key, shape, dtype)
         self.embed_linear = jax.random.normal(linear_key, shape, dtype)
-        self.embed_sites = jnp.zeros((features, n_tokens), dtype) if site_embedding else None
+        self.embed_sites = None
+        if site_embedding:
+            site_key = jax.random.fold_in(local_key, 0)
+            drawn = jax.random.normal(site_key, (features, n_tokens), dtype)
+            self.embed_sites = jnp.asarray(site_spread, dtype) * drawn
         blocks = []
         for block_key in block_keys:
             mixer_key, rest = jax.random.split(block_key)
@@ -135,6 +148,19 @@ class DysonNet(Network):
     @property
     def depth(self) -> int:
         return len(self.blocks)
+
+    @property
+    def period(self) -> int:
+        """Whole tokens, on a ring whose tokens do not know their places."""
+        alike = self.periodic and self.embed_sites is None
+        return self.token_size if alike else self.n_sites
+
+    @property
+    def mirror_symmetric(self) -> bool:
+        """Only the local convolution and the order of the spins in a token tell left from right,
+        and the places of tokens."""
+        single = self.token_size == 1 and self.embed_sites is None
+        return single and all(block.reach == 0 for block in self.blocks)
 
     @property
     def pool_scale(self) -> float:

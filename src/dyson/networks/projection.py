@@ -1,22 +1,37 @@
-"""Projection of a network on the sector of trivial symmetry: amplitudes averaged over a group."""
+"""Projection of a network on a sector: amplitudes averaged over a group with its characters."""
 
 import abc
-import functools
-from typing import final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Inexact, Int, Int8
 
 from dyson.networks.base import Network
 
+# On longer chains every combination of characters has states, by enumeration of the small ones:
+# some configuration is changed by every symmetry.
+MOST_SITES_OF_EMPTY_SECTORS = 6
+
 
 class Projection(Network):
-    """The mean of psi over the images of a configuration, of any network or projection.
+    """The mean of w_g psi(g sigma) over the symmetries g, of any network or projection.
 
-    Local updates stay local: every image is updated separately and the amplitudes are combined, so
-    the cost grows with the number of images and nothing becomes approximate.
+    The weights w_g are the characters of the sector.  Local updates stay local: every image is
+    updated separately and the amplitudes are combined, so the cost grows with the number of images
+    and nothing becomes approximate.
+
+    log psi is real for a real network where all weights are 1, else complex: log|psi| + i pi where
+    a real psi is negative.  At a *node*, where the terms cancel to exactly 0, it is -inf: moves to
+    there have the log-ratio -inf and moves away +inf, so that a Markov chain leaves a node at once
+    and never enters one; from node to node it is NaN, which no sampler accepts.  Local energies and
+    derivatives of log psi at a node are not finite.  Terms that would cancel but for round-off
+    leave an amplitude of the order of round-off.
+
+    Raises `ValueError` where nothing would be left: a symmetry twice, characters that do not
+    multiply (reflection with a momentum other than 0 and pi), sectors of chains of up to six sites
+    that have no states.
     """
 
     network: Network
@@ -27,8 +42,20 @@ class Projection(Network):
 
     @property
     def n_images(self) -> int:
-        one_site = jax.ShapeDtypeStruct((1,), jnp.int32)
-        return jax.eval_shape(self.image_sites, one_site).shape[0]
+        return self.weights.size
+
+    @property
+    def weights(self) -> np.ndarray:
+        """(images,) what the amplitudes of the images are multiplied by, real or complex."""
+        own = self.own_weights
+        if isinstance(self.network, Projection):
+            return np.multiply.outer(own, self.network.weights).ravel()
+        return own
+
+    @property
+    @abc.abstractmethod
+    def own_weights(self) -> np.ndarray:
+        """(own,) the weights of this symmetry alone, the first of them 1; floats or complex."""
 
     @abc.abstractmethod
     def own_images(self, spins: Int8[Array, " n_sites"]) -> Int8[Array, "own n_sites"]:
@@ -37,6 +64,19 @@ class Projection(Network):
     @abc.abstractmethod
     def own_image_sites(self, sites: Int[Array, " flips"]) -> Int[Array, "own flips"]:
         """Where the given sites (padded with -1) lie in those."""
+
+    def __check_init__(self):
+        name, others = type(self).__name__, [type(p) for p in projections(self.network)]
+        if type(self) in others:
+            raise ValueError(
+                f"{name}: expected a network that is not in a sector of this symmetry yet, got "
+                f"{name} within; leave one of them out"
+            )
+        if self._is_empty():
+            raise ValueError(
+                f"{name}: no state of {self.n_sites} sites has these characters together with those"
+                " of the symmetries within; expected more sites or other characters"
+            )
 
     def images(self, spins: Int8[Array, " n_sites"]) -> Int8[Array, "images n_sites"]:
         """The configurations whose amplitudes are averaged, the first of them ``spins`` itself."""
@@ -53,9 +93,32 @@ class Projection(Network):
         return moved.reshape(-1, sites.shape[0])
 
     def combine(self, log_terms: Inexact[Array, " images"]) -> Inexact[Array, ""]:
-        """log of the mean of exp(log_terms)."""
-        count = jnp.asarray(log_terms.shape[0], log_terms.dtype)
-        return functools.reduce(jnp.logaddexp, log_terms) - jnp.log(count)
+        """log of the mean of weight times exp(log_term)."""
+        weights = self.weights
+        top = jax.lax.stop_gradient(jnp.max(jnp.real(log_terms)))
+        top = jnp.where(jnp.isfinite(top), top, 0)
+        terms = jnp.exp(log_terms - top.astype(log_terms.dtype))
+        if np.iscomplexobj(weights):
+            terms = terms.astype(np.result_type(terms.dtype, np.complex64))
+        mean = jnp.mean(jnp.asarray(weights, terms.dtype) * terms)
+        if jnp.iscomplexobj(mean) or np.all(weights == 1):
+            return jnp.log(mean) + top.astype(mean.dtype)
+        phase = jnp.where(mean < 0, jnp.asarray(np.pi, mean.dtype), 0)
+        return jax.lax.complex(jnp.log(jnp.abs(mean)) + top, phase)
+
+    def log_ratio(
+        self,
+        log_terms: Inexact[Array, " images"],
+        changes: Inexact[Array, " images"],
+        log_psi: Inexact[Array, ""],
+    ) -> Inexact[Array, ""]:
+        """What changes of the terms add to log psi, which is ``combine(log_terms)``."""
+        # Referring the terms to psi first avoids the cancellation of two large logarithms; at a
+        # node there is nothing to refer to.
+        size = jnp.real(log_psi)
+        size = jnp.where(jnp.isfinite(size), size, 0)
+        terms = log_terms - size.astype(log_terms.dtype) + changes
+        return self.combine(terms) - (log_psi - size.astype(log_psi.dtype))
 
     def resized(self, n_sites: int) -> "Projection":
         """The projection of the resized network."""
@@ -64,58 +127,28 @@ class Projection(Network):
     def __call__(self, spins: Int8[Array, " n_sites"]) -> Inexact[Array, ""]:
         return self.combine(jax.vmap(unprojected(self))(self.images(spins)))
 
-
-@final
-class SpinFlip(Projection):
-    """psi(sigma) + psi(-sigma) of a network, halved.
-
-    Without it a network trained on a Hamiltonian that commutes with the global flip converges to a
-    mixture of parity sectors.
-    """
-
-    def __init__(self, network: Network):
-        self.network = network
-
-    def own_images(self, spins: Int8[Array, " n_sites"]) -> Int8[Array, "2 n_sites"]:
-        return jnp.stack([spins, -spins])
-
-    def own_image_sites(self, sites: Int[Array, " flips"]) -> Int[Array, "2 flips"]:
-        return jnp.stack([sites, sites])
+    def _is_empty(self) -> bool:
+        """Whether no configuration is left, translations that change nothing within included: the
+        weights of the symmetries that keep a configuration cancel, for each of them."""
+        n = self.n_sites
+        if n > MOST_SITES_OF_EMPTY_SECTORS or np.all(self.weights == 1):
+            return False
+        spins = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1).astype(np.int8)
+        with jax.ensure_compile_time_eval():
+            images = np.asarray(jax.jit(jax.vmap(self.images))(jnp.asarray(spins)))
+        shifts = np.arange(0, n, unprojected(self).period)
+        moved = images[..., (np.arange(n) + shifts[:, None]) % n]
+        kept = np.all(moved == spins[:, None, None], axis=-1)
+        return bool(np.max(np.abs(np.einsum("sgt,g->s", kept, self.weights))) < 1e-9)
 
 
-@final
-class Translations(Projection):
-    """The mean over translations by fewer sites than a token has.
-
-    A network on a ring is invariant under translations by whole tokens as it is; with this it is
-    under all of them: momentum zero.  One image per spin of a token.
-    """
-
-    def __init__(self, network: Network):
-        inner = unprojected(network)
-        if not getattr(inner, "periodic", False) or not hasattr(inner, "token_size"):
-            raise ValueError(
-                "Translations: expected a network of tokens on a ring, got "
-                f"{type(inner).__name__} on an open chain or without tokens; "
-                "write DysonNet(n_sites, periodic=True, ...)"
-            )
-        if getattr(inner, "embed_sites", None) is not None:
-            raise ValueError(
-                "Translations: expected a network that does not know where a token is; "
-                "leave site_embedding out of DysonNet"
-            )
-        self.network = network
-
-    @property
-    def _shifts(self) -> range:
-        return range(unprojected(self).token_size)  # pyright: ignore[reportAttributeAccessIssue]
-
-    def own_images(self, spins: Int8[Array, " n_sites"]) -> Int8[Array, "own n_sites"]:
-        return jnp.stack([jnp.roll(spins, shift) for shift in self._shifts])
-
-    def own_image_sites(self, sites: Int[Array, " flips"]) -> Int[Array, "own flips"]:
-        moved = [(sites + shift) % self.n_sites for shift in self._shifts]
-        return jnp.stack([jnp.where(sites < 0, sites, x) for x in moved])
+def projections(model: Network) -> list[Projection]:
+    """All that a network is wrapped in, from the outermost inwards."""
+    found = []
+    while isinstance(model, Projection):
+        found.append(model)
+        model = model.network
+    return found
 
 
 def unprojected(model: Network) -> Network:

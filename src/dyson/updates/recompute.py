@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Int, Int8
 
-from dyson.networks import Network, unprojected
+from dyson.networks import Network, Projection, unprojected
 from dyson.spins import flip
 from dyson.updates.protocol import (
     MOVES_AT_ONCE,
@@ -64,4 +64,6 @@ class BoundRecompute(BoundUpdates):
 
     def bytes_per_sample(self) -> int:
         width = getattr(unprojected(self.model), "features", 64)
-        return 24 * width * self.model.n_sites * MOVES_AT_ONCE * parameter_bytes(self.model)
+        images = self.model.n_images if isinstance(self.model, Projection) else 1
+        numbers = 24 * width * self.model.n_sites * images * MOVES_AT_ONCE
+        return numbers * parameter_bytes(self.model)

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, Int8
 
-from dyson.abacus import Abacus, AbacusPairs, supported
+from dyson.abacus import Abacus, AbacusPairs, keeps_neighbours, supported
+from dyson.baselines import LinearTheta
 from dyson.hamiltonians import Row
-from dyson.networks import Network
-from dyson.updates import BoundUpdates, LocalUpdates, Recompute
+from dyson.networks import Network, unprojected
+from dyson.updates import BoundUpdates, CachedTheta, LocalUpdates, Recompute
 
 # Working memory for one chunk of samples.  A processor gains nothing from more than its caches
 # hold; an accelerator needs the parallelism.
@@ -22,9 +23,14 @@ LONGEST_SPAN = 4
 
 
 def fastest_updates(model: Network, reach: int = 0, flips: int = 1) -> LocalUpdates:
-    """ABACUS where it is built for the network and pays, else the full forward pass, for moves
-    of at most so many ``flips``, of sites up to ``reach`` apart."""
-    near = reach < LONGEST_SPAN
+    """ABACUS where it is built for the network and pays, theta in a cache where that is linear in
+    the spins, else the full forward pass.
+
+    For moves of at most so many ``flips``, of sites up to ``reach`` apart.
+    """
+    if isinstance(unprojected(model), LinearTheta):
+        return CachedTheta()
+    near = reach == 0 or (reach < LONGEST_SPAN and keeps_neighbours(model))
     # far apart, two windows take two flips; a window that holds more of them would be a long one
     if not supported(model) or not (near or flips <= 2):
         return Recompute()
