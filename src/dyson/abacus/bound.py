@@ -37,6 +37,7 @@ class AbacusUpdates(BoundUpdates):
     ) -> Inexact[Array, ""]:
         """log psi minus that of the reference, from the change of theta; O(hidden)."""
 
+    @eqx.filter_jit
     def propose(self, cache: Any, sites: Int[Array, " flips"]) -> Proposal:
         return Proposal(sites, self.log_ratio(cache, self.change(cache, sites)))
 
@@ -66,6 +67,7 @@ class NetworkUpdates(AbacusUpdates):
     def spins(self, cache: Any) -> Int8[Array, " n_sites"]:
         return cache.spins
 
+    @eqx.filter_jit
     def single_flips(self, cache: Any) -> Inexact[Array, " n_sites"]:
         return jax.vmap(lambda change: self.log_ratio(cache, change))(self.changes(cache))
 
@@ -87,6 +89,7 @@ class ProjectedUpdates(AbacusUpdates):
     projection: Projection
     updates: NetworkUpdates
 
+    @eqx.filter_jit
     def init(self, spins: Int8[Array, " n_sites"]) -> ProjectedReference:
         # one after the other: the links of one image fill the processor's cache
         images = jax.lax.map(self.updates.init, self.projection.images(spins))
@@ -106,6 +109,7 @@ class ProjectedUpdates(AbacusUpdates):
     def spins(self, cache: ProjectedReference) -> Int8[Array, " n_sites"]:
         return cache.images.spins[0]
 
+    @eqx.filter_jit
     def single_flips(self, cache: ProjectedReference) -> Inexact[Array, " n_sites"]:
         sites = jnp.arange(self.projection.n_sites, dtype=jnp.int32)[:, None]
         moved = jax.vmap(self.projection.image_sites)(sites)[..., 0].T

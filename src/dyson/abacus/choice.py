@@ -1,5 +1,6 @@
 """ABACUS as a user asks for it, and which way of updating serves a network."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar, final
 
 import equinox as eqx
@@ -53,10 +54,11 @@ class Abacus(LocalUpdates):
                 "for more flips"
             )
         if network.depth <= 2:
-            return _projected(model, LinkUpdates(network, span))
+            return _projected(model, _made(LinkUpdates, network, span))
         parts = _partition(network, span)
-        updates = ForwardUpdates(network, span) if parts is None else WindowUpdates(network, parts)
-        return _projected(model, updates)
+        if parts is None:
+            return _projected(model, ForwardUpdates(network, span))
+        return _projected(model, _made(WindowUpdates, network, parts))
 
     def pays(self, model: Network) -> bool:
         """Whether the flips of all sites cost less than as many forward passes
@@ -88,8 +90,9 @@ class AbacusPairs(LocalUpdates):
     def bind(self, model: Network) -> AbacusUpdates:
         network = _dysonnet("AbacusPairs", model)
         parts = _partition_for_pairs(network)
-        updates = ForwardUpdates(network, None) if parts is None else PairUpdates(network, parts)
-        return _projected(model, updates)
+        if parts is None:
+            return _projected(model, ForwardUpdates(network, None))
+        return _projected(model, _made(PairUpdates, network, parts))
 
     def pays(self, model: Network) -> bool:
         """Whether a move costs less than a forward pass; nothing is computed."""
@@ -118,6 +121,12 @@ def _partition(network: DysonNet, span: int) -> Partition | None:
 def _partition_for_pairs(network: DysonNet) -> Partition | None:
     half = half_window(network)
     return pair_partition(network.n_tokens, half, periodic=network.periodic)
+
+
+@eqx.filter_jit
+def _made(kind: Callable[..., NetworkUpdates], network: DysonNet, size: Any) -> NetworkUpdates:
+    """With its tables, in one program."""
+    return kind(network, size)
 
 
 def _projected(model: Network, updates: NetworkUpdates) -> AbacusUpdates:

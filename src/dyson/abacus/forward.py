@@ -27,6 +27,7 @@ class ForwardUpdates(NetworkUpdates):
     network: DysonNet
     span: int | None = eqx.field(static=True)
 
+    @eqx.filter_jit
     def init(self, spins: Int8[Array, " n_sites"]) -> Whole:
         theta = self.network.theta(spins)
         return Whole(spins, theta, self.network.head.log_amplitude(theta))

@@ -139,6 +139,7 @@ class PairUpdates(NetworkUpdates):
         self.network = network
         self.tables = tables_of(network, parts)
 
+    @eqx.filter_jit
     def init(self, spins: Int8[Array, " n_sites"]) -> Pairs:
         return pairs_of(self.network, spins, self.tables)
 

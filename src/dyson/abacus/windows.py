@@ -8,6 +8,7 @@ Source: Theorem 1 of arXiv:2603.11189, in terms of waves instead of link tensors
 
 from typing import final
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +35,7 @@ class WindowUpdates(NetworkUpdates):
         self.network = network
         self.tables = tables_of(network, parts)
 
+    @eqx.filter_jit
     def init(self, spins: Int8[Array, " n_sites"]) -> Surroundings:
         return surroundings_of(self.network, spins, self.tables)
 

@@ -226,6 +226,7 @@ class DysonNet(Network):
     def pooled(self, h: Stream) -> Float[Array, " features"]:
         return self.pool_scale * jnp.sum(h, axis=1)
 
+    @eqx.filter_jit
     def __call__(self, spins: Int8[Array, " n_sites"]) -> Inexact[Array, ""]:
         if spins.shape != (self.n_sites,):
             raise ValueError(

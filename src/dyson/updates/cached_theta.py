@@ -58,6 +58,7 @@ class BoundCachedTheta(BoundUpdates):
     model: Network
     network: LinearTheta
 
+    @eqx.filter_jit
     def init(self, spins: Int8[Array, " n_sites"]) -> ThetaCache:
         model = self.model
         images = model.images(spins) if isinstance(model, Projection) else spins[None]
@@ -65,6 +66,7 @@ class BoundCachedTheta(BoundUpdates):
         theta = jax.vmap(self.network.theta)(images)
         return ThetaCache(images, theta, log_terms, self._combined(log_terms))
 
+    @eqx.filter_jit
     def propose(self, cache: ThetaCache, sites: Int[Array, " flips"]) -> ThetaProposal:
         model = self.model
         image_sites = model.image_sites(sites) if isinstance(model, Projection) else sites[None]
@@ -74,6 +76,7 @@ class BoundCachedTheta(BoundUpdates):
         moved = ThetaCache(images, theta, log_terms, self._combined(log_terms))
         return ThetaProposal(sites, self._ratio(cache, changes), moved)
 
+    @eqx.filter_jit
     def commit(self, cache: ThetaCache, proposal: ThetaProposal) -> ThetaCache:
         return proposal.moved
 
@@ -83,6 +86,7 @@ class BoundCachedTheta(BoundUpdates):
     def spins(self, cache: ThetaCache) -> Int8[Array, " n_sites"]:
         return cache.images[0]
 
+    @eqx.filter_jit
     def single_flips(self, cache: ThetaCache) -> Inexact[Array, " n_sites"]:
         sites = jnp.arange(self.model.n_sites, dtype=jnp.int32)[:, None]
         return jax.vmap(lambda site: self.propose(cache, site).log_ratio)(sites)

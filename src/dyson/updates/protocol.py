@@ -24,6 +24,7 @@ class Proposal(eqx.Module):
 
 class BoundUpdates(eqx.Module):
     """Pure functions on a cache, of one network; one configuration at a time, ``jax.vmap`` outside.
+    They are compiled as they are called.
 
     Holds all that depends on the parameters alone, computed once; after a step of the parameters
     ``LocalUpdates.bind`` makes another.  The cache describes one reference configuration and
@@ -63,6 +64,7 @@ class BoundUpdates(eqx.Module):
     def bytes_per_sample(self) -> int:
         """Estimated working memory of ``init`` and ``single_flips`` for one configuration."""
 
+    @eqx.filter_jit
     def ratios(self, cache: Any, moves: Int[Array, "moves flips"]) -> Inexact[Array, " moves"]:
         """Log-ratios of many moves of one reference, in bounded memory."""
         return in_chunks(lambda sites: self.propose(cache, sites).log_ratio, moves, MOVES_AT_ONCE)

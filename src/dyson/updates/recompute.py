@@ -43,9 +43,11 @@ class BoundRecompute(BoundUpdates):
 
     model: Network
 
+    @eqx.filter_jit
     def init(self, spins: Int8[Array, " n_sites"]) -> RecomputeCache:
         return RecomputeCache(spins, self.model(spins))
 
+    @eqx.filter_jit
     def propose(self, cache: RecomputeCache, sites: Int[Array, " flips"]) -> RecomputeProposal:
         moved = self.init(flip(cache.spins, sites))
         return RecomputeProposal(sites, moved.log_psi - cache.log_psi, moved)

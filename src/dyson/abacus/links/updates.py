@@ -35,6 +35,7 @@ class LinkUpdates(NetworkUpdates):
         self.network, self.span = network, span
         self.tables = reference_tables(network, span)
 
+    @eqx.filter_jit
     def init(self, spins: Int8[Array, " n_sites"]) -> Reference:
         return build_reference(self.network, spins, self.tables)
 
