@@ -3,6 +3,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from dyson.app import plotting
+from dyson.app.bench import training_time
 
 STEPS = np.arange(1, 6)
 ENERGIES = np.array([-9.0, -9.9, -9.99, -10.001, -10.0])
@@ -71,3 +72,23 @@ def test_networks_are_drawn_side_by_side(tmp_path):
     assert lower.get_xlabel() == "J" and lower.get_yscale() == "log"
     assert [text.get_text() for text in upper.get_legend().get_texts()] == ["A − B"]
     upper.figure.savefig(tmp_path / "plot.png")
+
+
+def test_training_times_are_drawn_with_their_growth(tmp_path):
+    rows = [
+        training_time.Row("ViT", n, "cpu", 128, 5.0, step, 150, 4, 5 + 149 * step)
+        for n, step in ((8, 9.0), (16, 1.0), (32, 4.0), (64, 16.0))
+    ]
+    growth = training_time.exponents(rows)  # over the larger half alone
+    assert growth == {"ViT": pytest.approx(2.0)}
+    times = {"ViT": [(r.n_sites, r.training) for r in rows]}
+    axes = plotting.training_times(times, exponents=growth)
+    np.testing.assert_allclose(curve(axes), list(zip(*times["ViT"], strict=True)))
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["ViT: N^2.00"]
+    axes.figure.savefig(tmp_path / "plot.png")
+
+
+def test_a_training_is_counted_from_a_few_steps():
+    row = training_time.measure("ViT", 4, chains=2, steps=3, timed=1)
+    assert row.measured == 2 and row.samples == 8 and 0 < row.step < row.first
+    assert row.training == pytest.approx(row.first + 2 * row.step)

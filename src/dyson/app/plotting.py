@@ -98,6 +98,26 @@ def typewriter_scaling(
     return left, right
 
 
+def training_times(
+    times: Mapping[str, Sequence[tuple[int, float]]],
+    *,
+    exponents: Mapping[str, float],
+    figure: Figure | None = None,
+) -> Axes:
+    """Seconds of a training against the number of sites, one curve of (sites, seconds) for each
+    way, with the exponent of its growth where that is known."""
+    figure = Figure(figsize=(6, 4.5), layout="constrained") if figure is None else figure
+    axes = figure.subplots()
+    for way, points in times.items():
+        label = f"{way}: N^{exponents[way]:.2f}" if way in exponents else way
+        axes.loglog(*zip(*points, strict=True), marker="o", markersize=4, label=label)
+    axes.set_xlabel("N")
+    axes.set_ylabel("seconds of a training")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return axes
+
+
 class Sweep(NamedTuple):
     """Of several networks along one parameter: `energies` per site and `v_scores` by the name of
     the network, each of shape (points, seeds)."""
