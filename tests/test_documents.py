@@ -16,12 +16,22 @@ PAGES = sorted(
     for page in (ROOT / "docs").rglob("*.md")
     if "```python" in page.read_text()
 )
+# Pages whose programs are those of other tests, at length.
+LONG = {
+    "README.md",
+    "docs/hodlr/gaussian_processes.md",
+    "docs/hodlr/integral_equations.md",
+    "docs/reading_a_state.md",
+    "docs/runs.md",
+}
 # Needs other processes: tests/dyson/test_devices.py runs the same program.
 ELSEWHERE = {"docs/devices.md"}
 
 
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("page", [*(p for p in PAGES if p not in ELSEWHERE), later("README.md")])
+@pytest.mark.parametrize(
+    "page", [later(p) if p in LONG else p for p in ("README.md", *PAGES) if p not in ELSEWHERE]
+)
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), flags=re.S | re.M)

@@ -15,8 +15,8 @@ from compiling import release_programs
 from lanes import later
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-# One that trains and one that uses hodlr alone stand for the others.
-FIRST = {"bring_your_own", "state_space_to_hodlr"}
+# The quickest stands for the others.
+FIRST = {"state_space_to_hodlr"}
 # Full size only: its sizes are what it is about.
 LARGE = {"structured_matrices"}
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))

@@ -68,10 +68,10 @@ def test_every_flip_is_exact(depth, periodic, complex_head, token_size, n_sites)
 @pytest.mark.parametrize(
     "kernel_size, n_sites, periodic",
     [
-        (7, 11, True),
+        later(7, 11, True),
         (5, 3, False),
         (3, 1, True),
-        (3, 1, False),
+        later(3, 1, False),
         (3, 2, True),
         later(7, 11, False),
         later(5, 3, True),
@@ -87,7 +87,7 @@ def test_kernel_widths_and_chains_inside_the_window(kernel_size, n_sites, period
 
 
 @pytest.mark.parametrize(
-    "kernel_size, periodic", [(3, True), (5, False), later(3, False), later(5, True)]
+    "kernel_size, periodic", [(3, True), later(5, False), later(3, False), later(5, True)]
 )
 def test_rows_wider_than_the_chain(kernel_size, periodic, monkeypatch):
     """As for chains of 512, 1024, .. tokens, here where forward passes are cheap."""
@@ -101,7 +101,7 @@ def test_rows_wider_than_the_chain(kernel_size, periodic, monkeypatch):
     np.testing.assert_allclose(one_by_one, direct, atol=1e-10)
 
 
-@pytest.mark.parametrize("mixer", ["s4d", "real"])
+@pytest.mark.parametrize("mixer", ["s4d", later("real")])
 def test_waves_that_hardly_decay(mixer):
     model = hardly_decaying(random_network(20, mixer=mixer))
     spins = random_spins(jax.random.key(2), 20)
@@ -110,7 +110,7 @@ def test_waves_that_hardly_decay(mixer):
 
 
 @pytest.mark.parametrize(
-    "token_size, periodic", [(1, True), (1, False), later(2, False), later(2, True)]
+    "token_size, periodic", [(1, True), later(1, False), later(2, False), later(2, True)]
 )
 def test_several_flips_inside_a_span(token_size, periodic):
     """Any set of flips in neighbouring tokens, around the origin of a ring too."""

@@ -134,7 +134,7 @@ UNFIT = [
     ({"magnetisation": 2}, "magnetisation=2 needs moves that conserve it"),
     ({"hamiltonian": "xxz", "magnetisation": 1}, "no configuration of 8 spins has magnetisation 1"),
     ({"hamiltonian": "xxz", "sampler": "typewriter"}, "XXZ conserves the magnetisation but"),
-    ({"translations": True, "periodic": False}, "expected a network of tokens on a ring"),
+    ({"translations": True, "periodic": False}, "--translations takes a ring, got an open chain"),
     ({"hamiltonian": "pauli"}, "--terms must be couplings with Pauli strings like '-1 ZZ, -0.5 X'"),
     ({"hamiltonian": "pauli", "terms": "-1 ZQ"}, "--terms must be couplings .* got '-1 ZQ' in"),
     ({"hamiltonian": "pauli", "terms": "1 ZZ / r^3, X"}, "got 'X' in '1 ZZ / r.3, X'"),

@@ -164,6 +164,7 @@ def test_signs_that_nothing_can_represent_are_warned_of():
     assert doubt(Settings(hamiltonian="pauli", terms="1 XX")) is None
 
 
+@pytest.mark.exhaustive
 def test_a_frustrated_chain_with_its_signs(tmp_path):
     chain = ["--hamiltonian", "j1j2", "--j2", 0.4, "--no-marshall", "--complex-head"]
     directory = tmp_path / "run"

@@ -59,7 +59,7 @@ DEEP = 53, {"depth": 3, "features": 2, "modes": 1, "mixer": "real"}
     [
         # others, with fewer moves, in test_exactness
         (*SHORT_LAST_CORE, True),
-        (*CORES_ALIKE, False),
+        later(*CORES_ALIKE, False),
         later(*SHORT_LAST_CORE, False),
         later(*CORES_ALIKE, True),
         later(*DEEP, True),
@@ -131,6 +131,7 @@ def test_operations_of_propose_do_not_grow(options, periodic):
     assert cost(2048) == cost(256)
 
 
+@pytest.mark.exhaustive
 def test_local_energies_of_long_range_exchanges():
     n_sites = 44
     hamiltonian = XXZ(n_sites, exponent=3.0, anisotropy=-2.0)

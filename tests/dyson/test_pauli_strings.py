@@ -168,6 +168,7 @@ def test_the_usual_chains(monkeypatch):
     assert not cases[3][0].spin_flip_symmetric and not cases[3][0].conserves_magnetisation
 
 
+@pytest.mark.exhaustive
 @pytest.mark.optimised
 def test_a_disordered_chain_trains():
     """With tokens that know where they are; without, such a state is 4 % off."""

@@ -48,7 +48,7 @@ def moves_of(n_sites, span, periodic):
     "n_sites, span, options",
     [
         later(48, 1, {"depth": 3}),  # two windows, a core each
-        (43, 3, {"depth": 3, "mixer": "real"}),  # a short last core
+        later(43, 3, {"depth": 3, "mixer": "real"}),  # a short last core
         later(51, 2, {"depth": 3, "periodic": False}),
         later(48, 1, {"depth": 3, "periodic": False, "kernel_size": 1, "mixer": "real"}),
         # seven windows: several groups of them, of pieces too, and a short one at the end
@@ -68,7 +68,7 @@ def test_flips_and_moves_of_deep_networks(n_sites, span, options, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "mixer, dtype, tolerance", [("s4d", "float64", 1e-10), ("real", "float32", 1e-5)]
+    "mixer, dtype, tolerance", [("s4d", "float64", 1e-10), later("real", "float32", 1e-5)]
 )
 def test_waves_that_hardly_decay(mixer, dtype, tolerance):
     """Relative to log-ratios that waves of all the chain have made large."""

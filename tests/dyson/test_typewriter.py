@@ -183,6 +183,7 @@ def streams(model, spins):
     return h
 
 
+@pytest.mark.exhaustive
 def test_samples_follow_the_enumerated_distribution():
     """Chi square with the effective sample size of log psi (false alarm 1e-6), total variation;
     the same program with a tolerance that trusts too much reports its mismatches."""

@@ -239,6 +239,7 @@ def test_the_energy_of_other_parameters_weighs_samples_anew():
         assert float(jnp.linalg.norm(slope - gradient)) < 0.05 * float(jnp.linalg.norm(gradient))
 
 
+@pytest.mark.exhaustive
 def test_plain_optimisers_work_in_single_precision():
     with jax.enable_x64(False):
         vmc, state = small_problem(4, optimiser=optax.sgd(1e-2), depth=1)

@@ -187,6 +187,7 @@ def test_what_the_band_computes_grows_linearly(periodic):
     assert computed(4096) <= 4.3 * computed(1024)
 
 
+@pytest.mark.exhaustive
 def test_vmap_over_the_weights_between():
     rng = np.random.default_rng(5)
     G2, G1 = (random_operator(rng, 11, (1, 1), False, False) for _ in range(2))

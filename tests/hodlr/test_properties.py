@@ -98,6 +98,7 @@ def test_from_dense_at_a_rank_is_the_best_approximation(n, leaf_size, rank, dtyp
     assert float(residual) <= 50 * epsilon(dtype) * np.linalg.norm(b)
 
 
+@pytest.mark.exhaustive
 @given(
     n=st.integers(1, 24),
     leaf_size=st.integers(2, 12),

@@ -159,6 +159,10 @@ def _network(
         model = given.object("network", makes=Network, arguments=(n_sites,), key=key)
     model = _of_length("network", model, n_sites)
     if translations:
+        if not hamiltonian.periodic:
+            raise SettingsError(
+                f"{flag_of('translations')} takes a ring, got an open chain; leave it out"
+            )
         model = Translations(model)
     # of a sector, the flip of all spins would lead into another one
     if project and hamiltonian.spin_flip_symmetric and not magnetisation:

@@ -23,6 +23,9 @@ from dyson.hamiltonians import Hamiltonian, Row
 from dyson.networks import Network
 from dyson.spins import flip
 
+# An amplitude of so many times eps, beside that of the sample, is zero.
+ZERO = 100.0
+
 
 def blurred(
     key: jax.Array,
@@ -31,8 +34,9 @@ def blurred(
     model: Network,
     sample: Int8[Array, " n_sites"],
 ) -> tuple[Int8[Array, " n_sites"], Bool[Array, ""]]:
-    """The sample, moved on with probability ``blur``; and whether that led to where psi is zero
-    exactly.  There neither ratios nor derivatives exist: the sample stays, and its weight is zero.
+    """The sample, moved on with probability ``blur``; and whether that led to where psi is zero, up
+    to round-off.  There neither ratios nor derivatives mean anything: the sample stays, and its
+    weight, which is as small as the square of that, is zero.
     """
     rows = hamiltonian.rows(sample)
     width = max(row.sites.shape[1] for row in rows)
@@ -46,7 +50,9 @@ def blurred(
     which = jax.random.randint(which_key, (), 0, sites.shape[0])
     moves = (jax.random.uniform(whether_key) < blur) & connected[which]
     moved = flip(sample, jnp.where(moves, sites[which], -1))
-    at_zero = jnp.isneginf(jnp.real(model(moved)))
+    before, after = jnp.real(model(sample)), jnp.real(model(moved))
+    # what cancels but for round-off in one program may do so exactly in another
+    at_zero = after - before < jnp.log(ZERO * jnp.finfo(after.dtype).eps).astype(after.dtype)
     return jnp.where(at_zero, sample, moved), at_zero
 
 
