@@ -6,11 +6,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dyson import J1J2, VMC, Ising, Metropolis, Recompute, VMCState, local_energies, minsr, spring
+from dyson import (
+    J1J2,
+    VMC,
+    Ising,
+    Metropolis,
+    PauliStrings,
+    Recompute,
+    VMCState,
+    local_energies,
+    minsr,
+    spring,
+)
 from dyson.networks import Network
 from dyson.optimisers import energy_gradient
 from dyson.spins import enumerate_spins, flip, spins_to_index
-from dyson.vmc.blur import blurred
+from dyson.vmc.blur import blurred, can_blur
 from dyson.vmc.local_energy import weighted_local_energies
 from dyson.vmc.statistics import estimate_mean
 from lanes import later
@@ -163,6 +174,9 @@ def test_only_states_with_phases_are_blurred():
         _, measured = vmc.measure(state.key, state.model, state.sampler)
         assert (measured.weights is not None) == complex_head
         _, plain = vmc.sample(state, 1)
-        assert plain.weights is None
+        assert plain.weights is None or jnp.all(plain.weights == 1)
+        assert can_blur(hamiltonian, model, state.sampler.spins[0]) == complex_head
+    diagonal = PauliStrings(4, [("ZZ", 1.0)])  # nowhere to go
+    assert not can_blur(diagonal, model, state.sampler.spins[0])
     with pytest.raises(ValueError, match="0 <= blur < 1, got 1"):
         VMC(hamiltonian, Metropolis(hamiltonian, 8), minsr(), blur=1.0)

@@ -27,9 +27,18 @@ from dyson.spins import flip
 ZERO = 100.0
 
 
+def can_blur(hamiltonian: Hamiltonian, model: Network, sample: Int8[Array, " n_sites"]) -> bool:
+    """Whether there are nodes to reach, for a positive state has none, and entries to reach them
+    by; shapes alone are looked at."""
+    log_psi = jax.eval_shape(model, sample)
+    rows = jax.eval_shape(hamiltonian.rows, sample)
+    entries = sum(row.elements.size for row in rows)
+    return bool(jnp.issubdtype(log_psi.dtype, jnp.complexfloating) and entries)
+
+
 def blurred(
     key: jax.Array,
-    blur: float,
+    blur: Float[Array, ""] | float,
     hamiltonian: Hamiltonian,
     model: Network,
     sample: Int8[Array, " n_sites"],
@@ -57,7 +66,7 @@ def blurred(
 
 
 def weight(
-    blur: float, rows: Sequence[Row], ratios: Sequence[Inexact[Array, " c"]]
+    blur: Float[Array, ""] | float, rows: Sequence[Row], ratios: Sequence[Inexact[Array, " c"]]
 ) -> Float[Array, ""]:
     """|psi|^2 / q of a blurred sample from its row of H and the ratios of the amplitudes there."""
     wide = jnp.zeros(()).dtype
@@ -66,4 +75,5 @@ def weight(
     for row, r in zip(rows, ratios, strict=True):
         arriving = jnp.abs(r).astype(wide) ** 2
         excess += jnp.sum(jnp.where(row.elements != 0, arriving - 1, 0))
-    return 1 / (1 + blur / entries * excess)
+    # squares of ratios may overflow where nothing is blurred
+    return jnp.where(jnp.asarray(blur) > 0, 1 / (1 + blur / entries * excess), 1)

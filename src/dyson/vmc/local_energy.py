@@ -46,7 +46,7 @@ def weighted_local_energies(
     model: Network,
     spins: Int8[Array, "samples n_sites"],
     *,
-    blur: float,
+    blur: Float[Array, ""] | float,
     updates: LocalUpdates | None = None,
     chunk_size: int | None = None,
 ) -> tuple[Inexact[Array, " samples"], Float[Array, " samples"]]:

@@ -16,7 +16,7 @@ from dyson.hamiltonians import Hamiltonian
 from dyson.networks import Network
 from dyson.samplers import Sampler, SamplerState
 from dyson.updates import LocalUpdates
-from dyson.vmc.blur import blurred
+from dyson.vmc.blur import blurred, can_blur
 from dyson.vmc.local_energy import local_energies, weighted_local_energies
 from dyson.vmc.statistics import Estimate, estimate_mean, if_moved, moved
 
@@ -78,7 +78,7 @@ def measured(
     hamiltonian: Hamiltonian,
     updates: LocalUpdates | None,
     chunk_size: int | None,
-    blur: float,
+    blur: Float[Array, ""],
     key: jax.Array,
     model: Network,
     spins: Int8[Array, "n_chains length n_sites"],
@@ -87,10 +87,11 @@ def measured(
     """The samples with their local energies; ``updates`` and ``chunk_size`` as in
     :func:`dyson.local_energies`.
 
-    With a ``blur`` above zero the samples are blurred (:mod:`dyson.vmc.blur`), by random numbers of
-    ``key`` that are others than those of :func:`draw`, and have weights.
+    The samples of a state with phases are blurred with probability ``blur``
+    (:mod:`dyson.vmc.blur`), by random numbers of ``key`` that are others than those of
+    :func:`draw`, and have weights: one, where it is zero.
     """
-    if not blur:
+    if not can_blur(hamiltonian, model, spins[0, 0]):
         mine = lambda model, spins: energies_of(hamiltonian, updates, chunk_size, model, spins)
         return Measurement(spins, at_samples(mine)(model, spins), acceptance)
 

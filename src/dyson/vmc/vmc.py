@@ -12,7 +12,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
 
 from dyson.devices import by_chain, everywhere, gathered, placed
 from dyson.hamiltonians import Hamiltonian
@@ -204,19 +203,14 @@ class VMC(eqx.Module):
     ) -> tuple[SamplerState, Measurement]:
         """With the chains spread over the devices."""
         samples, spins, acceptance = draw(self.sampler, self.chain_length, key, model, samples)
-        if not _has_phases(model, spins):  # a positive state has no nodes
-            blur = 0.0
-        return samples, measured(*self._how, blur, key, model, spins, acceptance)
+        # an array, so that all probabilities share one program
+        probability = jnp.asarray(blur)
+        return samples, measured(*self._how, probability, key, model, spins, acceptance)
 
     @property
     def _how(self) -> tuple[Hamiltonian, LocalUpdates | None, int | None]:
         """What local energies take."""
         return self.hamiltonian, self.updates, self.chunk_size
-
-
-def _has_phases(model: Network, spins: Array) -> bool:
-    log_psi = eqx.filter_eval_shape(model, jax.ShapeDtypeStruct(spins.shape[-1:], spins.dtype))
-    return jnp.issubdtype(log_psi.dtype, jnp.complexfloating)
 
 
 def _stepped_back(state: VMCState) -> VMCState:
