@@ -22,6 +22,7 @@ from dyson.abacus.bound import NetworkUpdates, changes_one_by_one, check_pair
 from dyson.abacus.costs import activations, segment
 from dyson.abacus.surroundings import OfWindows, Sides, Windows
 from dyson.networks import DysonNet
+from dyson.networks.head import from_parts
 
 # Tokens of a core at least: windows are short, the table of segments is long.
 SHORTEST = 8
@@ -145,7 +146,7 @@ class PairUpdates(NetworkUpdates):
 
     def change(self, cache: Pairs, sites: Int[Array, " flips"]) -> Inexact[Array, " hidden"]:
         check_pair(sites)
-        return self.network.head.combine(_pair_change(self.network, self.tables, cache, sites))
+        return from_parts(_pair_change(self.network, self.tables, cache, sites))
 
     def changes(self, cache: Pairs) -> Inexact[Array, "n_sites hidden"]:
         return changes_one_by_one(self, cache)

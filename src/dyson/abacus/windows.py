@@ -19,6 +19,7 @@ from dyson.abacus.bound import NetworkUpdates, changes_of_all_tokens, place
 from dyson.abacus.costs import activations, segment
 from dyson.abacus.surroundings import Surroundings, Tables, at, surroundings_of, tables_of
 from dyson.networks import DysonNet
+from dyson.networks.head import from_parts
 
 # Windows whose flips are evaluated side by side: on the CPU, what fits its caches.
 WINDOWS_AT_ONCE = {"cpu": 64, "gpu": 1024, "tpu": 1024}
@@ -42,12 +43,12 @@ class WindowUpdates(NetworkUpdates):
     def change(self, cache: Surroundings, sites: Int[Array, " flips"]) -> Inexact[Array, " hidden"]:
         fits, base, masks = place(self.network, self.tables.parts.span, sites)
         change = _one_move(self.network, self.tables, cache, base, masks)
-        return self.network.head.combine(jnp.where(fits, change, jnp.nan))
+        return from_parts(jnp.where(fits, change, jnp.nan))
 
     def changes(self, cache: Surroundings) -> Inexact[Array, "n_sites hidden"]:
         def flips_of(bit: Int[Array, ""]) -> Inexact[Array, "n_tokens hidden"]:
             flips = _every_flip(self.network, self.tables, cache, bit)
-            return jax.vmap(self.network.head.combine)(flips)
+            return jax.vmap(from_parts)(flips)
 
         return changes_of_all_tokens(self.network, flips_of)
 

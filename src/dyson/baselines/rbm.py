@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Inexact, Int, Int8
 
 from dyson.networks import Network
 from dyson.networks.dysonnet import INITIAL_SPREAD
-from dyson.networks.head import log_cosh
+from dyson.networks.head import from_parts, log_cosh
 
 
 class LinearTheta(Network):
@@ -82,13 +82,13 @@ class RBM(LinearTheta):
         self.n_sites, (self.weight, self.bias, self.field) = n_sites, parameters
 
     def theta(self, spins: Int8[Array, " n_sites"]) -> Inexact[Array, " hidden"]:
-        return _joined(self.weight @ spins.astype(self.weight.dtype) + self.bias)
+        return from_parts(self.weight @ spins.astype(self.weight.dtype) + self.bias)
 
     def columns(self, sites: Int[Array, " flips"]) -> Inexact[Array, "flips hidden"]:
-        return _joined(self.weight[..., sites]).T
+        return from_parts(self.weight[..., sites]).T
 
     def fields(self, sites: Int[Array, " flips"]) -> Inexact[Array, " flips"]:
-        return _joined(self.field[:, sites])
+        return from_parts(self.field[:, sites])
 
 
 class SymmetricRBM(LinearTheta):
@@ -133,20 +133,15 @@ class SymmetricRBM(LinearTheta):
         shifts = jnp.arange(self.n_sites, dtype=jnp.int32)
         moved = jax.vmap(lambda shift: jnp.roll(spins, -shift))(shifts)  # symmetric
         theta = self.weight @ moved.astype(self.weight.dtype) + self.bias[..., None]
-        return _joined(theta).reshape(-1)
+        return from_parts(theta).reshape(-1)
 
     def columns(self, sites: Int[Array, " flips"]) -> Inexact[Array, "flips hidden"]:
         shifts = jnp.arange(self.n_sites, dtype=sites.dtype)
-        columns = _joined(self.weight[..., (sites[:, None] - shifts) % self.n_sites])
+        columns = from_parts(self.weight[..., (sites[:, None] - shifts) % self.n_sites])
         return jnp.swapaxes(columns, 0, 1).reshape(sites.shape[0], -1)
 
     def fields(self, sites: Int[Array, " flips"]) -> Inexact[Array, " flips"]:
-        return jnp.broadcast_to(_joined(self.field), sites.shape)
-
-
-def _joined(parts: Float[Array, "..."]) -> Inexact[Array, "..."]:
-    """Real and imaginary parts, along the first axis, to one number."""
-    return parts[0] if parts.shape[0] == 1 else jax.lax.complex(parts[0], parts[1])
+        return jnp.broadcast_to(from_parts(self.field), sites.shape)
 
 
 def _start(

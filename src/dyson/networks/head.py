@@ -12,6 +12,11 @@ def log_cosh(z: Inexact[Array, " *shape"]) -> Inexact[Array, " *shape"]:
     return z + jnp.log1p(jnp.exp(-2 * z)) - jnp.log(jnp.asarray(2, z.dtype))
 
 
+def from_parts(parts: Float[Array, " parts *shape"]) -> Inexact[Array, " *shape"]:
+    """Real numbers, or real and imaginary parts to complex ones."""
+    return parts[0] if parts.shape[0] == 1 else jax.lax.complex(parts[0], parts[1])
+
+
 class LogCoshHead(eqx.Module):
     """Maps the pooled stream Omega of shape (features,) to log psi.
 
@@ -34,12 +39,8 @@ class LogCoshHead(eqx.Module):
         self.bias = bias.at[1:].set(0)  # no phases at the start
         self.growth = 1.0
 
-    def combine(self, parts: Float[Array, "parts hidden"]) -> Inexact[Array, " hidden"]:
-        """Real and imaginary parts to one number per output."""
-        return parts[0] if parts.shape[0] == 1 else jax.lax.complex(parts[0], parts[1])
-
     def theta(self, pooled: Float[Array, " features"]) -> Inexact[Array, " hidden"]:
-        return self.combine(self.weight @ pooled + self.bias)
+        return from_parts(self.weight @ pooled + self.bias)
 
     def log_amplitude(self, theta: Inexact[Array, " hidden"]) -> Inexact[Array, ""]:
         return self.growth * jnp.sum(log_cosh(theta))
@@ -58,11 +59,11 @@ class LogCoshHead(eqx.Module):
         halvings of a logarithmic bracket find the scale.
         """
         centred = jnp.einsum("phd,sd->sph", self.weight, pooled - jnp.mean(pooled, 0))
-        theta = jax.vmap(self.combine)(centred)
+        theta = jax.vmap(from_parts)(centred)
 
         def spread_at(log_scale: Array) -> Array:
             scale = jnp.exp(log_scale).astype(theta.dtype)
-            shifted = scale * theta + self.combine(self.bias)
+            shifted = scale * theta + from_parts(self.bias)
             return jnp.std(jax.vmap(self.log_amplitude)(shifted))
 
         def halve(_, bracket):

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Inexact, Int
 
 from dyson.networks import DysonNet
 from dyson.networks.blocks import Stream
+from dyson.networks.head import from_parts
 from dyson.scattering.medium import (
     Medium,
     Transfer,
@@ -183,7 +184,7 @@ def log_psi(model: DysonNet, outputs: Float[Array, "outputs chains"]) -> Inexact
     hidden = model.head.bias.shape[1]
 
     def one(rows: Array) -> Array:
-        theta = model.head.combine(rows.reshape(-1, hidden) + model.head.bias)
+        theta = from_parts(rows.reshape(-1, hidden) + model.head.bias)
         return model.head.log_amplitude(theta)
 
     return jax.vmap(one, in_axes=-1)(outputs)

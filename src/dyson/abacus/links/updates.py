@@ -20,6 +20,7 @@ from dyson.abacus.links.reference import (
     reference_tables,
 )
 from dyson.networks import DysonNet
+from dyson.networks.head import from_parts
 from dyson.scattering import half_window
 
 
@@ -54,7 +55,7 @@ class LinkUpdates(NetworkUpdates):
             if not chain.periodic:
                 phi[o], h[o] = (jnp.where(view.exists(o), x, 0) for x in (phi[o], h[o]))
         change = scatter(model, self.tables, cache, view, phi, h)[..., 0]
-        return model.head.combine(jnp.where(fits, change, jnp.nan))
+        return from_parts(jnp.where(fits, change, jnp.nan))
 
     def changes(self, cache: Reference) -> Inexact[Array, "n_sites hidden"]:
         model, chain = self.network, chain_of(self.network)
@@ -64,7 +65,7 @@ class LinkUpdates(NetworkUpdates):
         def flips_of(bit: Int[Array, ""]) -> Inexact[Array, "n_tokens hidden"]:
             phi, h = _embedding_change(model, patterns, patterns ^ bit.astype(patterns.dtype))
             change = scatter(model, self.tables, cache, view, {0: phi}, {0: h})
-            return jax.vmap(model.head.combine, in_axes=-1)(change[..., : chain.n_tokens])
+            return jax.vmap(from_parts, in_axes=-1)(change[..., : chain.n_tokens])
 
         return changes_of_all_tokens(model, flips_of)
 
