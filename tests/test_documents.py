@@ -18,9 +18,10 @@ PAGES = sorted(
 )
 # Pages whose programs are those of other tests, at length.
 LONG = {
-    "README.md",
+    "docs/ground_states.md",
     "docs/hodlr/gaussian_processes.md",
     "docs/hodlr/integral_equations.md",
+    "docs/hodlr/signals.md",
     "docs/reading_a_state.md",
     "docs/runs.md",
 }

@@ -15,8 +15,6 @@ from compiling import release_programs
 from lanes import later
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-# The quickest stands for the others.
-FIRST = {"state_space_to_hodlr"}
 # Full size only: its sizes are what it is about.
 LARGE = {"structured_matrices"}
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
@@ -27,9 +25,7 @@ def cells(name):
     return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in FIRST else later(name) for name in NAMES if name not in LARGE]
-)
+@pytest.mark.parametrize("name", [later(name) for name in NAMES if name not in LARGE])
 def test_a_notebook_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     matplotlib.use("Agg")

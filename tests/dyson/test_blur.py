@@ -21,7 +21,8 @@ from dyson import (
 from dyson.networks import Network
 from dyson.optimisers import energy_gradient
 from dyson.spins import enumerate_spins, flip, spins_to_index
-from dyson.vmc.blur import blurred, can_blur
+from dyson.vmc.blur import FRESH, blurred, can_blur
+from dyson.vmc.blur import weights as together
 from dyson.vmc.local_energy import weighted_local_energies
 from dyson.vmc.statistics import estimate_mean
 from lanes import later
@@ -70,15 +71,20 @@ def transitions(hamiltonian, spins):
 def test_weights_undo_the_blur(hamiltonian):
     model = random_network(hamiltonian.n_sites, 1, complex_head=True, depth=1)
     spins, weights = chain_of(hamiltonian, model)
-    followed = (1 - BLUR) * weights + BLUR * weights @ transitions(hamiltonian, spins)
+    moved = (1 - BLUR) * weights + BLUR * weights @ transitions(hamiltonian, spins)
     evaluate = eqx.filter_jit(
         lambda m, s: weighted_local_energies(hamiltonian, m, s, blur=BLUR, updates=Recompute())
     )
-    energies, weighs = evaluate(model, spins)
-    np.testing.assert_allclose(weighs, weights / followed, rtol=1e-9)
+    energies, densities = evaluate(model, spins)
+    np.testing.assert_allclose(densities, moved / weights, rtol=1e-9)
+    followed = (1 - FRESH) * moved + FRESH / len(spins)
+    counts = np.round(1e6 * followed).astype(int)  # as many samples as there should be
+    known = (jnp.asarray(x).repeat(counts) for x in (densities, np.log(weights) / 2 + 7))
+    weighs = jax.jit(together)(FRESH, *known, jnp.zeros(counts.sum(), bool))
+    np.testing.assert_allclose(weighs, (weights / followed).repeat(counts), rtol=1e-4)
     plain = eqx.filter_jit(lambda m, s: local_energies(hamiltonian, m, s, updates=Recompute()))
     np.testing.assert_allclose(energies, plain(model, spins), rtol=1e-12)
-    assert float(jnp.max(weighs)) <= 1 / (1 - BLUR)
+    assert float(jnp.max(weighs)) <= 1 / ((1 - FRESH) * (1 - BLUR))
 
 
 def test_samples_are_moved_as_often_as_they_should():
@@ -94,6 +100,7 @@ def test_samples_are_moved_as_often_as_they_should():
     )
     matrix = transitions(hamiltonian, spins)
     expected = (1 - BLUR) * np.eye(len(spins)) + BLUR * matrix
+    expected = (1 - FRESH) * expected + FRESH / len(spins)
     assert np.max(np.abs(found - expected)) < 5 * np.sqrt(0.25 / 4000)
 
 

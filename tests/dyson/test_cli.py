@@ -53,6 +53,7 @@ def test_train_reports_its_energy_and_keeps_everything(finished):
     assert all(part in lines[-1] for part in ["6/6  E/N -", " ± ", "V ", "acc ", "R̂ ", "left"])
 
 
+@pytest.mark.exhaustive
 def test_a_chain_without_symmetry_and_with_more_samples_than_parameters(tmp_path):
     chain = ["--open", "--longitudinal", "0.3", "--exponent", "2", "--kac", "--token-size", "2"]
     network = ["--complex-head", "--mixer", "real", "--precision", "64"]

@@ -129,6 +129,7 @@ def _as_users():
         yield
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("_as_users")
 def test_a_hamiltonian_of_ones_own_a_transformer_and_adam(tmp_path, monkeypatch):
     """And the run goes on, is evaluated and loaded as any other."""

@@ -2,7 +2,8 @@
 the state says: flat, nearly flat and peaked ones, from one configuration.
 
 On a flat state Metropolis' rule would accept every move: a sweep then flips all spins, back and
-forth, and single flips in fixed numbers keep a parity.
+forth, and single flips in fixed numbers keep a parity.  Fresh configurations would hide that on
+chains as short as these: here local moves are alone, and islands tell of fresh configurations.
 """
 
 import equinox as eqx
@@ -14,7 +15,8 @@ from scipy.stats import chisquare
 
 from compiling import quick_jit
 from dyson import J1J2, Ising, Metropolis, SpinFlip, Sweep, Typewriter
-from dyson.samplers import Flips
+from dyson.networks import Network
+from dyson.samplers import Flips, base
 from dyson.samplers.base import FLATNESS, acceptance
 from dyson.spins import enumerate_spins, spins_in_sector, spins_to_index
 from lanes import later
@@ -52,6 +54,11 @@ SAMPLERS = {
 SPREADS = {"flat": 0.0, "nearly flat": 0.06, "peaked": 2.5}
 
 
+@pytest.fixture
+def local_moves_alone(monkeypatch):
+    monkeypatch.setattr(base, "fresh_proposal", lambda key, model, state, magnetisation: state)
+
+
 RINGS = ("metropolis", "exchanges", "sweep by forward passes", "typewriter")
 
 
@@ -60,7 +67,7 @@ RINGS = ("metropolis", "exchanges", "sweep by forward passes", "typewriter")
     [(kind, kind in RINGS) for kind in SAMPLERS]
     + [later(kind, kind not in RINGS) for kind in SAMPLERS],
 )
-def test_all_configurations_are_visited_as_often_as_they_should(kind, periodic):
+def test_all_configurations_are_visited_as_often_as_they_should(kind, periodic, local_moves_alone):
     sampler = SAMPLERS[kind](periodic)
     options = {"depth": 1, "kernel_size": 1, "mixer": "real", "modes": 1, "periodic": periodic}
     network = SpinFlip(random_network(N, seed=4, **options))
@@ -111,6 +118,51 @@ def test_all_configurations_are_visited_as_often_as_they_should(kind, periodic):
             assert np.mean(visits[-1] == visits[-3]) < 0.4
 
 
+ISLANDS = {
+    None: [[1, 1, 1, 1, -1, 1], [-1, -1, 1, -1, -1, -1]],
+    0: [[1, -1] * 3, [1] * 3 + [-1] * 3],
+}
+
+
+class Islands(Network):
+    two: jax.Array
+    n_sites: int = eqx.field(static=True, default=N)
+
+    def __call__(self, spins):
+        first, second = jnp.all(spins == self.two, axis=1)
+        return jnp.where(second, jnp.log(3.0) / 2, jnp.where(first, 0.0, -jnp.inf))
+
+
+@pytest.mark.parametrize(
+    "make, sector",
+    [
+        (lambda: Metropolis(J1J2(N), CHAINS), 0),
+        (lambda: Sweep(Ising(N, longitudinal=0.1), CHAINS, by_environments=False), None),
+        later(lambda: Metropolis(Ising(N, longitudinal=0.1), CHAINS), None),
+        later(lambda: Sweep(J1J2(N), CHAINS, by_environments=False), 0),
+    ],
+)
+def test_islands_are_found(make, sector):
+    """Two configurations with nothing between them that local moves could cross, one of three
+    times the probability."""
+    sampler, state = make(), Islands(jnp.asarray(ISLANDS[sector], jnp.int8))
+    first, second = state.two
+
+    @quick_jit
+    def run(key, start):
+        step = lambda chains, key: (sampler.sample(key, state, chains)[0], None)
+        return jax.lax.scan(step, start, jax.random.split(key, 400))[0].spins
+
+    start = sampler.init(jax.random.key(0), state)
+    spins = run(
+        jax.random.key(1), eqx.tree_at(lambda s: s.spins, start, jnp.tile(first, (CHAINS, 1)))
+    )
+    there = int(jnp.sum(jnp.all(spins == second, axis=1)))
+    assert int(jnp.sum(jnp.all(spins == first, axis=1))) == CHAINS - there
+    # six standard deviations of 1000 independent chains
+    assert abs(there - 0.75 * CHAINS) < 6 * (0.75 * 0.25 * CHAINS) ** 0.5
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_acceptances_obey_detailed_balance(dtype):
     x = jnp.asarray([0.0, 1e-6, 0.01, FLATNESS, 0.5, 2.0, 20.0], dtype)
@@ -136,7 +188,7 @@ def test_acceptances_obey_detailed_balance(dtype):
         later(Sweep, 3),
     ],
 )
-def test_the_shortest_chains_are_not_trapped_either(make, n_sites):
+def test_the_shortest_chains_are_not_trapped_either(make, n_sites, local_moves_alone):
     """Moves of two sites are single flips, in even numbers."""
     sampler = make(Ising(n_sites, longitudinal=0.1), 64)
     model = random_network(n_sites, depth=1, mixer="real", modes=1, kernel_size=1)

@@ -39,7 +39,7 @@ CHAINS = pytest.mark.parametrize("chains", [3000, later(8000)])
     [
         (5, Recompute(), False, True),
         (5, Local(), True, True),
-        (7, Recompute(), False, False),
+        later(7, Recompute(), False, False),
     ],
 )
 def test_samples_follow_the_enumerated_distribution(n, updates, complex_head, periodic, chains):
@@ -150,7 +150,7 @@ def test_a_mixture_weights_its_parts():
 @CHAINS
 @pytest.mark.parametrize(
     "n, magnetisation, updates, periodic",
-    [(10, 0, Recompute(), True), (5, -1, Local(), False)],
+    [later(10, 0, Recompute(), True), (5, -1, Local(), False)],
 )
 def test_exchanges_follow_the_distribution_inside_a_sector(
     n, magnetisation, updates, periodic, chains

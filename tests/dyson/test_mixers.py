@@ -15,14 +15,19 @@ from lanes import later
 
 KINDS = [S4, S4D, PowerLaw, RealPoles]
 SIZES = [(1, 1), (2, 3), (13, 2)]
+FIRST = {
+    (S4, False, (2, 3)),
+    (S4D, True, (2, 3)),
+    (S4D, False, (13, 2)),
+    (PowerLaw, True, (13, 2)),
+    (RealPoles, False, (1, 1)),
+}
 
 
 @pytest.mark.parametrize(
     "mixer, periodic, n, modes",
     [
-        (pytest.param if (KINDS.index(mixer) + SIZES.index(size) + periodic) % 2 else later)(
-            mixer, periodic, *size
-        )
+        (pytest.param if (mixer, periodic, size) in FIRST else later)(mixer, periodic, *size)
         for mixer in KINDS
         for periodic in (True, False)
         for size in SIZES
@@ -77,7 +82,7 @@ def test_power_laws_are_as_good_as_they_say(power):
     assert error <= m.errors[power - 1] + 1e-12 and max(m.errors) <= 1e-7
 
 
-@pytest.mark.parametrize("modes", [1, 4, 8])
+@pytest.mark.parametrize("modes", [1, later(4), later(8)])
 def test_s4_starts_at_hippo(modes):
     """The state follows Legendre polynomials: at one channel with step h the transition is that of
     the bilinear rule for the HiPPO-LegS matrix, up to the basis."""
@@ -149,7 +154,7 @@ def test_a_mixer_of_ones_own_has_exact_updates(periodic):
         DysonNet(4, mixer=lambda *_, **__: (), key=jax.random.key(0))
 
 
-@pytest.mark.parametrize("mixer", ["s4d", "real", later("s4"), later("power_law")])
+@pytest.mark.parametrize("mixer", ["s4d", later("real"), later("s4"), later("power_law")])
 def test_a_key_gives_one_network_whatever_jax_computes_in(mixer):
     options = {"features": 4, "hidden": 2, "modes": 2, "mixer": mixer, "token_size": 2}
     networks = []

@@ -85,6 +85,7 @@ def test_single_precision():
     check(model, tolerance=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_projections_one_within_the_other():
     inner = random_network(72, token_size=2, mixer="real", modes=1, features=2)
     check(SpinFlip(Translations(inner)))
@@ -116,7 +117,7 @@ def test_commit_and_single_flips():
 @pytest.mark.parametrize(
     "options, periodic",
     [
-        ({"depth": 1}, False),
+        later({"depth": 1}, False),
         ({"depth": 2, "token_size": 2}, True),
         ({"depth": 3, "mixer": "real"}, False),
         later({"depth": 1}, True),

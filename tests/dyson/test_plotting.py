@@ -88,6 +88,7 @@ def test_training_times_are_drawn_with_their_growth(tmp_path):
     axes.figure.savefig(tmp_path / "plot.png")
 
 
+@pytest.mark.exhaustive
 def test_a_training_is_counted_from_a_few_steps():
     row = training_time.measure("ViT", 4, chains=2, steps=3, timed=1)
     assert row.measured == 2 and row.samples == 8 and 0 < row.step < row.first

@@ -16,7 +16,7 @@ PLACED = {"site_embedding": True, "site_spread": 0.3}
 @pytest.mark.parametrize(
     "n_sites, options, wrap, sector, chains, steps, tolerance",
     [
-        (6, {}, lambda m: SpinFlip(m, -1), {"parity": -1}, 32, 40, 1e-3),
+        later(6, {}, lambda m: SpinFlip(m, -1), {"parity": -1}, 32, 40, 1e-3),
         later(6, PLACED, lambda m: Translations(m, 1), {"momentum": 1}, 32, 40, 1e-3),
         later(12, {}, lambda m: SpinFlip(m, -1), {"parity": -1}, 128, 100, 1e-4),
         later(12, PLACED, lambda m: Translations(m, 1), {"momentum": 1}, 128, 100, 1e-4),

@@ -68,7 +68,7 @@ def test_flips_and_moves_of_deep_networks(n_sites, span, options, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "mixer, dtype, tolerance", [("s4d", "float64", 1e-10), later("real", "float32", 1e-5)]
+    "mixer, dtype, tolerance", [later("s4d", "float64", 1e-10), later("real", "float32", 1e-5)]
 )
 def test_waves_that_hardly_decay(mixer, dtype, tolerance):
     """Relative to log-ratios that waves of all the chain have made large."""
@@ -101,7 +101,7 @@ def test_chains_that_a_window_would_cover(n_sites):
     "depth, mixer, periodic",
     [
         (1, "real", True),
-        (2, "s4d", False),
+        later(2, "s4d", False),
         later(1, "real", False),
         later(2, "s4d", True),
     ],

@@ -273,4 +273,4 @@ def test_projections_without_environments_are_swept_by_forward_passes():
         jax.random.key(1), model, sweep.init(jax.random.key(0), model)
     )
     assert set(np.unique(state.spins)) <= {-1, 1} and state.spins.shape == (2, 8)
-    assert np.all(np.asarray(info.acceptance) > 0)
+    assert 0 < float(np.mean(info.acceptance)) <= 1

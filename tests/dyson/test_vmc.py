@@ -84,6 +84,7 @@ def test_complex_head_keeps_a_real_energy():
     assert info.energy.dtype == jnp.float64 and float(info.step_norm) > 0
 
 
+@pytest.mark.exhaustive
 @pytest.mark.optimised
 def test_a_state_with_signs_is_trained():
     """No rotation makes this state positive, and phases start from zero.  With steps held to log
@@ -190,10 +191,7 @@ def test_too_few_samples_say_what_is_not_known(chains, length, unknown):
 @pytest.mark.parametrize(
     "optimiser, dtype",
     [
-        (
-            optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(20)),
-            jnp.float64,
-        ),
+        later(optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(20)), jnp.float64),
         (optax.polyak_sgd(f_min=-8.0), jnp.float32),
         later(optax.lbfgs(), jnp.float64),
     ],

@@ -11,13 +11,14 @@ from hodlr.band import product_band, product_cores, toeplitz_product_band
 from lanes import later
 
 
-def half_of(sizes):
-    """(n, bandwidth, complex_poles, periodic): every pair of values now, all of them later."""
+def half_of(sizes, more):
+    """(n, bandwidth, complex_poles, periodic): every pair of values now, all of them later, and
+    more sizes."""
     return [
-        (later if (index + complex_poles + periodic) % 2 else pytest.param)(
+        (later if index >= len(sizes) or (index + complex_poles + periodic) % 2 else pytest.param)(
             *size, complex_poles, periodic
         )
-        for index, size in enumerate(sizes)
+        for index, size in enumerate(sizes + more)
         for complex_poles in (False, True)
         for periodic in (False, True)
     ]
@@ -49,7 +50,7 @@ def band_of(dense, bandwidth, periodic):
 
 
 @pytest.mark.parametrize(
-    "n, bandwidth, complex_poles, periodic", half_of([(1, 2), (2, 1), (3, 4), (7, 3), (40, 5)])
+    "n, bandwidth, complex_poles, periodic", half_of([(1, 2), (3, 4), (40, 5)], [(2, 1), (7, 3)])
 )
 def test_band_is_the_band_of_the_dense_product(n, bandwidth, complex_poles, periodic):
     rng = np.random.default_rng(n * 10 + bandwidth)
@@ -126,7 +127,7 @@ def test_derivatives_match_the_dense_product(periodic):
 
 
 @pytest.mark.parametrize(
-    "n, bandwidth, complex_poles, periodic", half_of([(1, 1), (2, 3), (3, 1), (7, 9), (40, 2)])
+    "n, bandwidth, complex_poles, periodic", half_of([(1, 1), (2, 3), (40, 2)], [(3, 1), (7, 9)])
 )
 def test_band_of_a_product_of_three(n, bandwidth, complex_poles, periodic):
     rng = np.random.default_rng(n + bandwidth)

@@ -19,6 +19,10 @@ from dyson.spins import random_spins, spins_in_sector
 # 37 / 1.0 / 0.9 / 1.1, nearly flat 770 / 1 / 1 / 1; Heisenberg ring 3.1 / 3.1 / 2.6 / 2.1.
 FLATNESS = 0.25
 
+# Sites of the longest chain on which configurations drawn afresh are proposed: a training draws a
+# million or so, which beyond is no share of the sector worth the time.
+FRESH_UP_TO = 32
+
 
 class SamplerState(eqx.Module):
     """What the next call needs: one configuration per chain.
@@ -27,7 +31,7 @@ class SamplerState(eqx.Module):
     step can never leave a stale one behind.
     """
 
-    spins: Int8[Array, "n_chains n_sites"]
+    spins: Int8[Array, "*n_chains n_sites"]
 
 
 class SamplerInfo(eqx.Module):
@@ -161,9 +165,50 @@ def accepts(
     return uniform < acceptance(2 * jnp.real(log_ratio).astype(uniform.dtype))
 
 
-def global_flip(
-    key: jax.Array, model: Network, spins: Int8[Array, " n_sites"]
+def global_moves(
+    key: jax.Array,
+    model: Network,
+    spins: Int8[Array, " n_sites"],
+    *,
+    magnetisation: int | None,
+    flips: bool,
 ) -> Int8[Array, " n_sites"]:
-    """Propose to flip all spins; two forward passes."""
-    uniform = jax.random.uniform(key, (), jnp.zeros(()).dtype)
-    return jnp.where(accepts(uniform, model(-spins) - model(spins)), -spins, spins)
+    """Propose a configuration drawn afresh from the sector, on chains of up to ``FRESH_UP_TO``
+    sites; then, with ``flips``, to flip all spins.
+
+    Local moves do not find what lies apart, across configurations of no amplitude; a training
+    that no sample corrects there lets it grow, and the energy of the samples says nothing of it.
+    Costs a forward pass for each proposal and one more.
+    """
+    few = spins.shape[0] <= FRESH_UP_TO
+    if not (few or flips):
+        return spins
+    fresh_key, flip_key = jax.random.split(key)
+    state = spins, model(spins)
+    if few:
+        state = fresh_proposal(fresh_key, model, state, magnetisation)
+    if flips:
+        state = _either(flip_key, model, state, -state[0])
+    return state[0]
+
+
+def fresh_proposal(
+    key: jax.Array,
+    model: Network,
+    state: tuple[Int8[Array, " n_sites"], Inexact[Array, ""]],
+    magnetisation: int | None,
+) -> tuple[Int8[Array, " n_sites"], Inexact[Array, ""]]:
+    """A configuration and log psi after the proposal of another one of the sector, all equally
+    likely."""
+    fresh_key, key = jax.random.split(key)
+    (fresh,) = spins_of_chains(fresh_key, 1, state[0].shape[0], magnetisation)
+    return _either(key, model, state, fresh)
+
+
+def _either(
+    key: jax.Array, model: Network, state: tuple[Array, Array], other: Array
+) -> tuple[Array, Array]:
+    spins, log_psi = state
+    proposed = model(other)
+    accept = accepts(jax.random.uniform(key, (), jnp.zeros(()).dtype), proposed - log_psi)
+    return jnp.where(accept, other, spins), jnp.where(accept, proposed, log_psi)

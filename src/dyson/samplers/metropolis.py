@@ -16,7 +16,7 @@ from dyson.samplers.base import (
     accepts,
     check_counts,
     checked_sector,
-    global_flip,
+    global_moves,
 )
 from dyson.samplers.fit import check_fit
 from dyson.samplers.moves import Moves, Runs, local_moves
@@ -32,9 +32,10 @@ class Metropolis(Sampler):
     magnetisation, so that the chains stay in one sector; otherwise flips of single spins and of
     runs of them, so that domain walls hop.
 
-    One more proposal per sample flips all spins when the Hamiltonian commutes with that and the
-    sector allows it: local moves would take exponentially long to cross between the two
-    magnetisations.
+    One more proposal per sample is a configuration drawn afresh
+    (:func:`dyson.samplers.base.global_moves`), and another flips all spins when the Hamiltonian
+    commutes with that and the sector allows it: local moves would take exponentially long to cross
+    between the two magnetisations.
 
     Every proposal is its own inverse and is drawn without looking at the spins, so the ratio of
     amplitudes alone decides.
@@ -115,8 +116,9 @@ class Metropolis(Sampler):
         n_proposals = self.sweeps * self.n_sites
         moves = self.moves.draw(move_key, n_proposals)
         uniforms = jax.random.uniform(uniform_key, (n_proposals,))
-        if self.global_flips:
-            spins = global_flip(global_key, model, spins)
+        spins = global_moves(
+            global_key, model, spins, magnetisation=self.magnetisation, flips=self.global_flips
+        )
 
         def propose(cache: Any, step: tuple[Any, Array]) -> tuple[Any, Array]:
             move, uniform = step

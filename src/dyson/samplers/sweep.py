@@ -15,7 +15,7 @@ from dyson.samplers.base import (
     SamplerState,
     check_counts,
     checked_sector,
-    global_flip,
+    global_moves,
     in_groups,
 )
 from dyson.samplers.environment_pass import environment_pass
@@ -46,8 +46,9 @@ class Sweep(Sampler):
     another kind, rings smaller than the window, and chains so short that it costs less
     (:func:`dyson.samplers.passes.environments_pay`) are swept with full forward passes.
 
-    One more proposal per sample flips all spins when the Hamiltonian commutes with that and the
-    sector allows it.
+    One more proposal per sample is a configuration drawn afresh, and another flips all spins when
+    the Hamiltonian commutes with that and the sector allows it
+    (:func:`dyson.samplers.base.global_moves`).
 
     Arguments:
       hamiltonian: gives the number of sites, what is conserved and the symmetry.
@@ -111,9 +112,10 @@ class Sweep(Sampler):
     ) -> tuple[SamplerState, SamplerInfo]:
         """One sample of a group of chains side by side."""
         keys = jax.vmap(lambda key: jax.random.split(key, 1 + self.sweeps))(keys)
-        if self.global_flips:
-            flips = jax.vmap(global_flip, in_axes=(0, None, 0))
-            spins = flips(keys[:, 0], model, spins)
+        move = lambda key, spins: global_moves(
+            key, model, spins, magnetisation=self.magnetisation, flips=self.global_flips
+        )
+        spins = jax.vmap(move)(keys[:, 0], spins)
 
         distances = () if self.magnetisation is None else EXCHANGES
         by_environments = self._by_environments(model, distances)

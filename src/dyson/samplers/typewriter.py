@@ -17,7 +17,7 @@ from dyson.samplers.base import (
     SamplerState,
     acceptance,
     check_counts,
-    global_flip,
+    global_moves,
     in_groups,
 )
 from dyson.samplers.fit import check_fit
@@ -100,8 +100,8 @@ class Typewriter(Sampler):
 
     Works for :class:`DysonNet` of any depth and projections of one, any number of sites
     and any interval, ring or open chain; single flips, so every magnetisation is sampled, and
-    Hamiltonians that conserve it are refused.  One more proposal per sample flips all spins when
-    the Hamiltonian commutes with that, exactly.
+    Hamiltonians that conserve it are refused.  One more proposal per sample is a configuration
+    drawn afresh, and another flips all spins when the Hamiltonian commutes with that, both exact.
 
     Differs from the paper in deciding a frozen step from the rebuilt reference, which is exact
     and needed anyway, and in letting chains that run side by side be at different passes.
@@ -201,7 +201,9 @@ class Typewriter(Sampler):
     ) -> tuple[TypewriterState, TypewriterInfo]:
         """One chain from one sample to the next."""
         global_key, key = jax.random.split(key)
-        spins = global_flip(global_key, model, state.spins) if self.global_flips else state.spins
+        spins = global_moves(
+            global_key, model, state.spins, magnetisation=None, flips=self.global_flips
+        )
         zero = jnp.zeros((), jnp.int32)
         start = Progress(
             spins, state.errors, zero, zero, jnp.zeros(()), zero, zero, zero, zero, zero

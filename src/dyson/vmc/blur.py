@@ -4,16 +4,24 @@ Markov chains sample |psi|^2, so they never visit a node.  What psi does there t
 state with signs can gain weight on configurations that it should not hold, or fail to cross a zero
 that it has to, while samples and V-score look perfect.  So a sample of a state with signs is moved
 on, with probability ``blur``, by one of the C entries of its row of H, each as likely (an entry
-that vanishes leaves it where it is).  As H connects both ways, the sample then follows
+that vanishes leaves it where it is); and with the small probability ``FRESH`` = e it gives way to
+a configuration drawn afresh, of its sector if H has sectors.  As H connects both ways, the sample
+then follows
 
-    q(s) = |psi(s)|^2 (1 + blur (A(s) - c(s)) / C),      A(s) = sum_s' |psi(s') / psi(s)|^2
+    q(s) = (1 - e) d(s) |psi(s)|^2 + e <|psi|^2>,      d(s) = 1 + blur (A(s) - c(s)) / C,
 
-over the c(s) configurations s' that s is connected to.  The local energy needs the ratios anyway,
-so the weight |psi|^2 / q of each sample is known for nothing; it is at most 1 / (1 - blur), near 1
-where psi is smooth, and vanishes on nodes as local energies and derivatives of log psi diverge.
+A(s) = sum_s' |psi(s') / psi(s)|^2 over the c(s) configurations s' that s is connected to, and
+<|psi|^2> the mean over all configurations.  The local energy needs the ratios anyway, so d is known
+for nothing, and the mean is what makes the weights |psi|^2 / q of all samples one on average.  A
+weight is at most 1 / ((1 - e) (1 - blur)), near 1 where psi is smooth, and vanishes on nodes as
+local energies and derivatives of log psi diverge.
+
+Fresh configurations tell what lies apart, across configurations of no amplitude, while it is still
+small.  On chains longer than ``dyson.samplers.base.FRESH_UP_TO`` none is drawn, e = 0.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +29,27 @@ from jaxtyping import Array, Bool, Float, Inexact, Int8
 
 from dyson.hamiltonians import Hamiltonian, Row
 from dyson.networks import Network
-from dyson.spins import flip
+from dyson.samplers.base import FRESH_UP_TO
+from dyson.spins import flip, random_spins
+
+# Share of configurations drawn afresh among blurred samples.
+FRESH = 1 / 8
+
+# Of the search for the mean of |psi|^2: how far beyond the samples, in its logarithm, and how long.
+MARGIN, HALVINGS = 40.0, 60
 
 # An amplitude of so many times eps, beside that of the sample, is zero.
 ZERO = 100.0
+
+
+class Blurred(NamedTuple):
+    """A sample that may have been moved, Re log psi there, and whether it was led to where psi is
+    zero, up to round-off.  There neither ratios nor derivatives mean anything: the sample stays,
+    and its weight, which is as small as the square of that, is zero."""
+
+    spins: Int8[Array, " n_sites"]
+    log_psi: Float[Array, ""]
+    at_zero: Bool[Array, ""]
 
 
 def can_blur(hamiltonian: Hamiltonian, model: Network, sample: Int8[Array, " n_sites"]) -> bool:
@@ -42,11 +67,8 @@ def blurred(
     hamiltonian: Hamiltonian,
     model: Network,
     sample: Int8[Array, " n_sites"],
-) -> tuple[Int8[Array, " n_sites"], Bool[Array, ""]]:
-    """The sample, moved on with probability ``blur``; and whether that led to where psi is zero, up
-    to round-off.  There neither ratios nor derivatives mean anything: the sample stays, and its
-    weight, which is as small as the square of that, is zero.
-    """
+) -> Blurred:
+    """The sample, moved on with probability ``blur`` or replaced; neither where that is zero."""
     rows = hamiltonian.rows(sample)
     width = max(row.sites.shape[1] for row in rows)
     padded = [
@@ -55,20 +77,26 @@ def blurred(
     ]
     sites = jnp.concatenate(padded)
     connected = jnp.concatenate([row.elements != 0 for row in rows])
-    which_key, whether_key = jax.random.split(key)
+    which_key, whether_key, fresh_key = jax.random.split(key, 3)
     which = jax.random.randint(which_key, (), 0, sites.shape[0])
-    moves = (jax.random.uniform(whether_key) < blur) & connected[which]
+    chances = jax.random.uniform(whether_key, (2,))
+    moves = (chances[0] < blur) & connected[which]
     moved = flip(sample, jnp.where(moves, sites[which], -1))
+    if hamiltonian.conserves_magnetisation:
+        fresh = jax.random.permutation(fresh_key, sample)
+    else:
+        fresh = random_spins(fresh_key, sample.shape[0])
+    moved = jnp.where(chances[1] < share_drawn_afresh(blur, sample.shape[0]), fresh, moved)
     before, after = jnp.real(model(sample)), jnp.real(model(moved))
     # what cancels but for round-off in one program may do so exactly in another
     at_zero = after - before < jnp.log(ZERO * jnp.finfo(after.dtype).eps).astype(after.dtype)
-    return jnp.where(at_zero, sample, moved), at_zero
+    return Blurred(jnp.where(at_zero, sample, moved), jnp.where(at_zero, before, after), at_zero)
 
 
-def weight(
+def density(
     blur: Float[Array, ""] | float, rows: Sequence[Row], ratios: Sequence[Inexact[Array, " c"]]
 ) -> Float[Array, ""]:
-    """|psi|^2 / q of a blurred sample from its row of H and the ratios of the amplitudes there."""
+    """d of a sample from its row of H and the ratios of the amplitudes there."""
     wide = jnp.zeros(()).dtype
     entries = sum(row.elements.size for row in rows)
     excess = jnp.zeros((), wide)
@@ -76,4 +104,35 @@ def weight(
         arriving = jnp.abs(r).astype(wide) ** 2
         excess += jnp.sum(jnp.where(row.elements != 0, arriving - 1, 0))
     # squares of ratios may overflow where nothing is blurred
-    return jnp.where(jnp.asarray(blur) > 0, 1 / (1 + blur / entries * excess), 1)
+    return jnp.where(jnp.asarray(blur) > 0, 1 + blur / entries * excess, 1)
+
+
+def weights(
+    fresh: Float[Array, ""],
+    densities: Float[Array, " *samples"],
+    log_psi: Float[Array, " *samples"],
+    at_zero: Bool[Array, " *samples"],
+) -> Float[Array, " *samples"]:
+    """|psi|^2 / q of all samples together, of which a share ``fresh`` is drawn afresh, from what is
+    known of each."""
+    double = 2 * log_psi.astype(densities.dtype)
+
+    def given(level: Float[Array, ""]) -> Float[Array, " *samples"]:
+        values = 1 / ((1 - fresh) * densities + fresh * jnp.exp(level - double))
+        return jnp.where(at_zero, 0, values)
+
+    def halved(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = (low + high) / 2
+        too_low = jnp.mean(given(middle)) > 1
+        return jnp.where(too_low, middle, low), jnp.where(too_low, high, middle)
+
+    # the logarithm of the mean of |psi|^2; beyond these ends it makes no difference, or all of it
+    known = jnp.where(jnp.isfinite(double), double, 0)
+    ends = jnp.min(known) - MARGIN, jnp.max(known) + MARGIN
+    return given(jax.lax.fori_loop(0, HALVINGS, halved, ends)[0])
+
+
+def share_drawn_afresh(blur: Float[Array, ""] | float, n_sites: int) -> Float[Array, ""]:
+    """e: of samples that are blurred, on chains short enough."""
+    return jnp.where(jnp.asarray(blur) > 0, FRESH if n_sites <= FRESH_UP_TO else 0.0, 0.0)

@@ -11,7 +11,7 @@ from dyson.batching import in_chunks
 from dyson.hamiltonians import Hamiltonian
 from dyson.networks import Network
 from dyson.updates import LocalUpdates
-from dyson.vmc.blur import weight
+from dyson.vmc.blur import density
 from dyson.vmc.ratios import RowRatios, products, row_ratios, samples_per_chunk
 
 
@@ -50,16 +50,17 @@ def weighted_local_energies(
     updates: LocalUpdates | None = None,
     chunk_size: int | None = None,
 ) -> tuple[Inexact[Array, " samples"], Float[Array, " samples"]]:
-    """:func:`local_energies` of blurred samples, and their weights (:mod:`dyson.vmc.blur`)."""
+    """:func:`local_energies` of blurred samples, and the density d of each
+    (:mod:`dyson.vmc.blur`)."""
     ratios, at_once = _ratios(hamiltonian, model, spins, updates, chunk_size)
 
     def values(sample: Int8[Array, " n_sites"]) -> tuple[Array, Array]:
         rows = hamiltonian.rows(sample)
         amplitudes = ratios.ratios(sample, rows)
-        weighs = weight(blur, rows, amplitudes)
+        crowding = density(blur, rows, amplitudes)
         energy = _total(hamiltonian.diagonal(sample), ratios, products(rows, amplitudes))
         # where the squares of ratios overflow, nothing is left of |psi|^2
-        return jnp.where(weighs == 0, 0, energy), weighs
+        return jnp.where(jnp.isinf(crowding), 0, energy), crowding
 
     return in_chunks(values, spins, at_once)
 

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Int8
 
-from dyson.devices import at_samples, by_chain, over_chains
+from dyson.devices import at_samples, by_chain, everywhere, over_chains
 from dyson.hamiltonians import Hamiltonian
 from dyson.networks import Network
 from dyson.samplers import Sampler, SamplerState
 from dyson.updates import LocalUpdates
-from dyson.vmc.blur import blurred, can_blur
+from dyson.vmc.blur import blurred, can_blur, share_drawn_afresh, weights
 from dyson.vmc.local_energy import local_energies, weighted_local_energies
 from dyson.vmc.statistics import Estimate, estimate_mean, if_moved, moved
 
@@ -95,19 +95,23 @@ def measured(
         mine = lambda model, spins: energies_of(hamiltonian, updates, chunk_size, model, spins)
         return Measurement(spins, at_samples(mine)(model, spins), acceptance)
 
-    def blurred_here(keys: Array, model: Network, spins: Array) -> tuple[Array, Array, Array]:
+    def blurred_here(keys: Array, model: Network, spins: Array) -> tuple[Array, ...]:
         shape = spins.shape[:2]
         flat = spins.reshape(-1, spins.shape[-1])
         keys = jax.vmap(lambda key: jax.random.split(key, shape[1]))(keys).reshape(-1)
-        flat, at_zero = jax.vmap(lambda k, s: blurred(k, blur, hamiltonian, model, s))(keys, flat)
+        moved = jax.vmap(lambda k, s: blurred(k, blur, hamiltonian, model, s))(keys, flat)
         how = {"updates": updates, "chunk_size": chunk_size}
-        energies, weights = weighted_local_energies(hamiltonian, model, flat, blur=blur, **how)
-        weights = jnp.where(at_zero, 0, weights)
-        return flat.reshape(spins.shape), energies.reshape(shape), weights.reshape(shape)
+        energies, densities = weighted_local_energies(
+            hamiltonian, model, moved.spins, blur=blur, **how
+        )
+        values = energies, densities, moved.log_psi, moved.at_zero
+        return moved.spins.reshape(spins.shape), *(value.reshape(shape) for value in values)
 
     keys = jax.random.split(jax.random.fold_in(key, _BLURS), spins.shape[0])
-    spins, energies, weights = over_chains(blurred_here)(keys, model, spins)
-    return Measurement(spins, energies, acceptance, weights)
+    spins, energies, *known = over_chains(blurred_here)(keys, model, spins)
+    # the samples of all devices together tell what each counts
+    fresh = share_drawn_afresh(blur, spins.shape[-1])
+    return Measurement(spins, energies, acceptance, weights(fresh, *everywhere(known)))
 
 
 def energies_of(

@@ -55,8 +55,9 @@ class VMC(eqx.Module):
       chain_length: samples of each chain per step; fewer than four leave R-hat unknown.
       warm_up: samples of each chain thrown away at the start, in rounds of ``chain_length``.
       blur: probability, below one, with which samples of a state with signs or phases are moved on
-        by an entry of H, so that its nodes are seen (:mod:`dyson.vmc.blur`); optimisers that take
-        extra arguments receive their ``weights`` (samples,).
+        by an entry of H, so that its nodes are seen (:mod:`dyson.vmc.blur`), and some drawn afresh;
+        zero leaves them as they are.  Optimisers that take extra arguments receive their
+        ``weights`` (samples,).
       updates, chunk_size: passed to :func:`dyson.local_energies`.
     """
 
