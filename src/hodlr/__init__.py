@@ -51,7 +51,7 @@ Which file is which:
     fit, power_law   kernels as sums of exponentials, with a certificate
     direct           factorise, solve, slogdet;   factor: what every factorisation offers
     chunks           a matrix as dense chunks and waves between them, which is what is factorised
-                     by cholesky (positive definite) and orthogonal (any)
+                     by cholesky (positive definite) and elimination (any)
     lineax_adapter   operators and solvers for lineax
     bench, accuracy  measurements
 """
