@@ -6,11 +6,14 @@ wants single precision asks for it by dtype. Warnings are errors (see pyproject.
 """
 
 import gc
+import importlib.util
 import os
+import pkgutil
 import random
 
 import hypothesis
 import jax
+import jaxtyping
 import pytest
 
 from compiling import release_programs
@@ -45,8 +48,22 @@ def pytest_addoption(parser):
     )
 
 
+def physics():
+    """The modules of dyson but for the application, which checks what people type itself."""
+    (folder,) = importlib.util.find_spec("dyson").submodule_search_locations
+    return [
+        f"dyson.{module.name}" for module in pkgutil.iter_modules([folder]) if module.name != "app"
+    ]
+
+
 def pytest_configure(config):
-    """Options that have to be the same in all processes of a run go to them by the environment."""
+    """Options that have to be the same in all processes of a run go to them by the environment.
+
+    The exhaustive lane checks annotations, of shapes as well, whenever a function of the
+    library is called; neither package has been imported by then.
+    """
+    if config.getoption("exhaustive"):
+        jaxtyping.install_import_hook(["hodlr", *physics()], "typechecking.checked")
     examples = 25 if config.getoption("exhaustive") else 4
     hypothesis.settings.register_profile(
         "lane", max_examples=examples, deadline=None, derandomize=True

@@ -1,4 +1,7 @@
-"""A finished run, for the tests that look at, damage or stop one."""
+"""A finished run, for the tests that look at, damage or stop one.
+
+The library is imported where it is used: by then the exhaustive lane checks its annotations.
+"""
 
 import dataclasses
 import functools
@@ -6,9 +9,6 @@ import functools
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
-
-from commands import TINY, dyson
-from dyson.app import cli
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +18,11 @@ def compile_once(tmp_path_factory):
         "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "compiled"),
         "jax_persistent_cache_min_compile_time_secs": 0.1,
     }
+    from dyson.app import cli
+
+    # `dyson.app.train.build` for commands in this process: what it returns does not depend on the
+    # number of steps, and the programs compiled for one problem serve the next command.
+    once = functools.lru_cache(cli.build)
     with pytest.MonkeyPatch.context() as patch:
         # What is compared bit for bit has to add in the same order: one device everywhere, whatever
         # the machine and whichever test comes first.
@@ -27,24 +32,19 @@ def compile_once(tmp_path_factory):
             patch.setenv(name.upper(), str(value))
             jax.config.update(name, value)
         compilation_cache.reset_cache()
-        patch.setattr(cli, "build", _built)
+        patch.setattr(
+            cli, "build", lambda settings: once(dataclasses.replace(settings, steps=10**6))
+        )
         yield
         for name, value in before.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()
 
 
-_built_once = functools.lru_cache(cli.build)
-
-
-def _built(settings):
-    """`dyson.app.train.build` for commands in this process: what it returns does not depend on the
-    number of steps, and the programs compiled for one problem serve the next command."""
-    return _built_once(dataclasses.replace(settings, steps=10**6))
-
-
 @pytest.fixture(scope="module")
 def finished(compile_once, tmp_path_factory):
     """A run of six steps that nothing disturbed, and what it printed."""
+    from commands import TINY, dyson
+
     directory = tmp_path_factory.mktemp("runs") / "finished"
     return directory, dyson("train", "-d", directory, *TINY, "--steps", 6, "--json")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dyson import DysonNet, SpinFlip, Translations
-from dyson.networks.head import log_cosh
+from dyson.networks.head import log_cosh, smooth_log_cosh
 from dyson.spins import flip, random_spins
 from lanes import later
 from random_networks import distance_on_the_circle, random_network
@@ -59,8 +59,8 @@ def by_the_equations(model, spins):
     pooled = np.sqrt(n) * np.mean(h, axis=0)
     weight, bias = np.asarray(model.head.weight), np.asarray(model.head.bias)
     theta = weight @ pooled + bias
-    theta = theta[0] if len(theta) == 1 else theta[0] + 1j * theta[1]
-    return np.log(np.cosh(theta)).sum()
+    phases = 0 if len(theta) == 1 else 1j * theta[1] * np.tanh(theta[0])
+    return (np.log(np.cosh(theta[0])) + phases).sum()
 
 
 SIZES = [(1, 1, 3, False), (7, 1, 3, True), (8, 2, 5, False), (8, 4, 3, False)]
@@ -99,6 +99,16 @@ def test_log_cosh_is_stable_and_even():
     np.testing.assert_allclose(log_cosh(x), np.logaddexp(x, -x) - np.log(2), rtol=1e-13, atol=1e-16)
     z = jnp.array([0.3 - 0.4j, -0.2 + 1.1j])
     np.testing.assert_allclose(np.exp(log_cosh(z)), np.cosh(z), rtol=1e-13)
+
+
+def test_smooth_log_cosh_is_log_cosh_but_for_its_zeros():
+    x, large = jnp.array([0.0, 0.4, -1.3, 30.0]), jnp.array([20.0 + 9j, -20.0 + 9j])
+    np.testing.assert_array_equal(smooth_log_cosh(x), log_cosh(x))
+    small = jax.lax.complex(x, jnp.full_like(x, 1e-4))
+    np.testing.assert_allclose(smooth_log_cosh(small), log_cosh(small), atol=1e-8)
+    np.testing.assert_allclose(jnp.exp(smooth_log_cosh(large)), jnp.exp(log_cosh(large)), rtol=1e-9)
+    parts = jax.jacfwd(lambda t: jnp.real(smooth_log_cosh(jax.lax.complex(t[0], t[1]))))
+    np.testing.assert_allclose(parts(jnp.array([0.0, np.pi / 2])), 0, atol=1e-15)
 
 
 @pytest.mark.parametrize("complex_head", [False, True])

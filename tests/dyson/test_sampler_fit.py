@@ -4,11 +4,12 @@ import itertools
 from typing import ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import pytest
 
 from dyson import J1J2, VMC, XXZ, Abacus, Hamiltonian, Ising, Metropolis, Sweep, Typewriter, minsr
-from dyson.samplers import Exchanges, Flips, Mixture, Runs, check_fit
+from dyson.samplers import Exchanges, Flips, Mixture, Runs, Sampler, SamplerInfo, check_fit
 
 N = 6
 RING, OPEN = Exchanges(N, True), Exchanges(N, False)
@@ -137,3 +138,20 @@ def test_generators_reach_what_sequences_of_moves_reach(moves):
 def test_a_sampler_says_which_sector_it_is_in(sampler, sector):
     assert sampler.magnetisation == sector
     assert sampler.moves.conserves_magnetisation == (sector is not None)
+
+
+class Own(Sampler):
+    """No more than the protocol asks for."""
+
+    n_sites: int = eqx.field(static=True, default=N)
+    n_chains: int = eqx.field(static=True, default=4)
+    magnetisation: int | None = eqx.field(static=True, default=-2)
+    moves: Exchanges = eqx.field(default=RING)
+
+    def sample_chains(self, keys, model, state):
+        return state, SamplerInfo(jnp.zeros(len(keys)))
+
+
+def test_a_sampler_of_ones_own_starts_in_its_sector():
+    spins = Own().init(jax.random.key(0), lambda spins: jnp.zeros(())).spins
+    assert spins.sum(axis=1).tolist() == [-2] * 4

@@ -43,7 +43,9 @@ the chain needs to know of the other.
   segment: consecutive tokens as an affine map from the waves that enter at their two ends to those
     that leave, and to their share of the readout; triangular in the layers, so never inverted.
   window: the tokens whose D or c a move changes, layer by layer; evaluated token by token.
-  exterior: all segments outside of a window, joined: how the rest answers what the window radiates.
+  exterior, environment: all segments outside of a window, joined: how the rest answers what the
+    window radiates.
+  slot: a place in a window.
   link: Lambda, from a source of layer m to the input of layer l > m, as a band of the tokens.
   readout: T, from a source of layer l to theta.
 
@@ -56,19 +58,26 @@ they are then join the segment of what was visited, so that no reference grows o
 **Which file is which.**
 
   ============  ================================================================================
-  choice        :class:`Abacus`, :class:`AbacusPairs`, and which way serves a network
+  choice        :class:`Abacus`, :class:`AbacusPairs`, and which way serves a network: links up to
+                depth two, windows above, forward passes where these would cover the chain
   bound         what all ways share: from changes of theta to ratios; projections around them
-  costs         who pays when, in multiply-adds: ``Abacus.pays``, asked by local energies
-                (``fastest_updates``); sweeps ask ``dyson.samplers.passes.environments_pay``
+  costs         the inequalities in multiply-adds: ``links_pay``, ``windows_pay``, ``pairs_pay``
   links         a folder: the recurrence above with links, for one and two blocks
-  windows       the recurrence with waves: windows between exteriors, every depth
+  windows       local updates with waves: windows between exteriors, every depth
   pairs         two windows anywhere, and the segments between them
   surroundings  the references of windows and pairs: the windows of a chain and their exteriors
   forward       short chains, which a window would cover: forward passes
   ============  ================================================================================
 
-To read the recurrence as code, open ``links/recurrence.py`` (one and two blocks) or, at every
-depth, ``changed`` in :mod:`dyson.scattering.window`.
+**Who chooses.**  Local updates or a forward pass: for local energies and observables
+``fastest_updates`` in :mod:`dyson.vmc.ratios`, which asks ``Abacus.pays``, which asks ``costs``;
+for sweeps ``environments_pay`` in :mod:`dyson.samplers.passes`.
+
+**To read it as code.**  The recurrence is ``scatter`` in ``links/recurrence.py`` (one and two
+blocks) or, at every depth, ``changed`` in :mod:`dyson.scattering.window`, with its formulas in
+``_scattered``.  Links are built by ``neighbour_links`` in ``links/tensors.py``.  A sweep follows an
+accepted move in ``Pass.propose``, and what was visited joins the prefix in ``Pass.visit``, of
+:mod:`dyson.samplers.environment_pass`.
 
 Waves, media, segments and windows themselves are in :mod:`dyson.scattering`.  What all of this
 is compared with in the tests is the forward pass, :class:`dyson.Recompute`.

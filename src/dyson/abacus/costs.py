@@ -1,4 +1,5 @@
-"""Who pays when: multiply-adds of every way to update, against those of a forward pass.
+"""Who pays when: multiply-adds of every way to update, against those of a forward pass.  Asked by
+``Abacus.pays``; who asks that stands in :mod:`dyson.abacus`.
 
 A reference and the flips of all its sites cost the same per token at any size; a forward pass grows
 with the chain.  The constants reproduce the crossings measured on one core within a factor of about

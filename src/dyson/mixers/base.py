@@ -26,6 +26,8 @@ class Mixer(eqx.Module):
     ``Decays(features, modes, n_tokens, dtype=dtype, key=key)``; with ``DysonNet(.., mixer=Decays)``
     everything else follows, local updates and sweeps too::
 
+        import dyson, hodlr, jax, jax.numpy as jnp
+
         class Decays(dyson.Mixer):
             log_rate: jax.Array
             weights: jax.Array

@@ -189,9 +189,6 @@ class DysonNet(Network):
         from 8 to 16 sites, V-scores (relative errors of the energy) are, here and there:
         critical Ising ring 6.0e-4 (7.4e-4) and 3.6e-3 (2.4e-3), ordered (h = 1/2) 7.9e-5 (1.6e-5)
         and 4.1e-3 (1.1e-3), long-range antiferromagnet 3.6e-3 (6.2e-4) and 7.3e-3 (1.2e-3).
-
-        Phases count modulo 2 pi, so N/N_0 times a phase is one where N/N_0 is whole; a complex head
-        that is grown by other ratios has cuts where Re theta changes sign.
         """
         if n_sites < 1:
             raise ValueError(f"DysonNet.resized: expected n_sites >= 1, got {n_sites}")

@@ -1,4 +1,5 @@
-"""The readout: log psi = sum_k log cosh(theta_k), theta = W Omega + b, real or complex."""
+"""The readout: log psi = sum_k log cosh(theta_k), theta = W Omega + b; with phases, to first order
+in them."""
 
 import equinox as eqx
 import jax
@@ -12,6 +13,20 @@ def log_cosh(z: Inexact[Array, " *shape"]) -> Inexact[Array, " *shape"]:
     return z + jnp.log1p(jnp.exp(-2 * z)) - jnp.log(jnp.asarray(2, z.dtype))
 
 
+def smooth_log_cosh(theta: Inexact[Array, " *shape"]) -> Inexact[Array, " *shape"]:
+    """log cosh(x) + i y tanh(x) of theta = x + i y: log cosh to first order in y.
+
+    log cosh itself is singular at the zeros of cosh, x = 0 and y = pi/2.  Where phases matter,
+    training ends there: a large amplitude is held down by one factor close to its zero, as that is
+    the factor that changes fastest, and then no step is short enough.  This is the same for large
+    |x| and for small y, and has neither zeros nor cuts.
+    """
+    if jnp.isrealobj(theta):
+        return log_cosh(theta)
+    x = jnp.real(theta)
+    return jax.lax.complex(log_cosh(x), jnp.imag(theta) * jnp.tanh(x))
+
+
 def from_parts(parts: Float[Array, " parts *shape"]) -> Inexact[Array, " *shape"]:
     """Real numbers, or real and imaginary parts to complex ones."""
     return parts[0] if parts.shape[0] == 1 else jax.lax.complex(parts[0], parts[1])
@@ -20,7 +35,8 @@ def from_parts(parts: Float[Array, " parts *shape"]) -> Inexact[Array, " *shape"
 class LogCoshHead(eqx.Module):
     """Maps the pooled stream Omega of shape (features,) to log psi.
 
-    A complex head keeps real parameters: ``weight[0] + i weight[1]`` acts on the real Omega.
+    A complex head keeps real parameters: ``weight[0] + i weight[1]`` acts on the real Omega, and
+    log cosh is :func:`smooth_log_cosh`.
 
     ``growth`` is the number of tokens as a multiple of those that the head was made for: Omega, a
     mean over tokens, says how one chain of that length would look, and log psi is that of so many.
@@ -43,13 +59,13 @@ class LogCoshHead(eqx.Module):
         return from_parts(self.weight @ pooled + self.bias)
 
     def log_amplitude(self, theta: Inexact[Array, " hidden"]) -> Inexact[Array, ""]:
-        return self.growth * jnp.sum(log_cosh(theta))
+        return self.growth * jnp.sum(smooth_log_cosh(theta))
 
     def log_ratio(
         self, theta: Inexact[Array, " hidden"], change: Inexact[Array, " hidden"]
     ) -> Inexact[Array, ""]:
         """What a change of theta adds to log psi, without the difference of two large sums."""
-        return self.growth * jnp.sum(log_cosh(theta + change) - log_cosh(theta))
+        return self.growth * jnp.sum(smooth_log_cosh(theta + change) - smooth_log_cosh(theta))
 
     def calibrated(self, pooled: Float[Array, "samples features"], spread: float) -> "LogCoshHead":
         """Centre theta on the bias and scale it to give log psi over the samples the ``spread``.

@@ -19,7 +19,8 @@ by sample, before anything is averaged.  And of complex states, each sample may 
 paths that agree to first order: log psi changes by -learning_rate * eps, or psi by the factor
 1 - learning_rate * eps.  Near a node the parameters move psi, not its logarithm, and no smooth
 path of log psi leads to the other sign: held to the first path alone, states with signs stall
-before every node they have to cross.
+before every node they have to cross.  But an amplitude that outgrows its aim counts by psi: a small
+one, of little weight, may rise to a spike that no sample finds any more.
 """
 
 from collections.abc import Callable
@@ -29,7 +30,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dyson.optimisers.metric import centred, mean
+from dyson.optimisers.metric import mean
 from dyson.phases import around_the_common_phase
 
 # Departure from the linear prediction, relative to it, beyond which a step is made anew ...
@@ -54,6 +55,7 @@ class Trial(NamedTuple):
     direction: Array
     target: Array
     missing: Array
+    bending: Array
     distance: Array
     firmness: Array
     memory: Array
@@ -95,6 +97,7 @@ class Step(NamedTuple):
                 direction=self.kept,
                 target=nothing,
                 missing=nothing,
+                bending=zero,
                 distance=zero,
                 firmness=firmness,
                 memory=zero + momentum,
@@ -120,9 +123,8 @@ class Step(NamedTuple):
         direction = jnp.where(anew, factor * delta, trial.direction)
         target = jnp.where(anew, factor * predicted, trial.target)
         distance = jnp.where(anew, factor * distance, trial.distance)
-        missing = self.missed(step, target)
-        bending = jnp.linalg.norm(missing)
-        better = anew | (bending < jnp.linalg.norm(trial.missing))
+        missing, bending = self.missed(step, target)
+        better = anew | (bending < trial.bending)
         # written so that a log psi that is not finite counts as too much
         repeat = anew & ~(bending <= BENDING * distance + HARMLESS * self.rate)
         new = Trial(
@@ -130,6 +132,7 @@ class Step(NamedTuple):
             direction,
             target,
             missing,
+            bending,
             distance,
             jnp.where(repeat, RAISE, 1) * trial.firmness,
             jnp.where(repeat, 0.5, 1) * trial.memory,
@@ -140,10 +143,12 @@ class Step(NamedTuple):
         as_it_was = trial._replace(done=jnp.asarray(True))
         return jax.tree.map(lambda n, o: jnp.where(better, n, o), new, as_it_was)
 
-    def missed(self, step: Array, target: Array) -> Float[Array, " rows"]:
-        """What the samples, centred, miss of the change of log psi that they were to make."""
+    def missed(self, step: Array, target: Array) -> tuple[Float[Array, " rows"], Float[Array, ""]]:
+        """What the samples, centred, miss of the change of log psi that they were to make; and how
+        much that is."""
         if self.change is None:
-            return target - self.x @ step
+            missing = target - self.x @ step
+            return missing, jnp.linalg.norm(missing)
         samples, parts = self.derivatives.shape[:2]
         slope = mean(self.derivatives, self.share)
         change = self.change(step).astype(jnp.float64) - slope @ step
@@ -153,7 +158,9 @@ class Step(NamedTuple):
         short = _apart(aim, change, self.share)
         if parts == 2:
             short = _nearer(short, _apart(_linear_in_psi(aim), change, self.share))
-        return centred(short, self.share).reshape(-1)
+        short -= mean(short, self.share)
+        counted = short if parts == 1 else _as_grown(short, root)
+        return (root * short).reshape(-1), jnp.linalg.norm((root * counted).reshape(-1))
 
 
 def _apart(
@@ -178,3 +185,10 @@ def _nearer(first: Float[Array, "samples 2"], second: Float[Array, "samples 2"])
     """The shorter one of each sample."""
     lengths = [jnp.sum(short**2, axis=1, keepdims=True) for short in (first, second)]
     return jnp.where(lengths[1] < lengths[0], second, first)
+
+
+def _as_grown(short: Float[Array, "samples 2"], root: Float[Array, "samples 1"]) -> Array:
+    """What is missing, with amplitudes that outgrow their aim counted by psi, not by its logarithm:
+    a sample of small weight then counts as much as it would after the step."""
+    outgrown = jnp.where(root[:, 0] > 0, jnp.maximum(-short[:, 0], 0), 0)
+    return short.at[:, 0].add(outgrown - jnp.expm1(outgrown))

@@ -11,6 +11,10 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, Inexact
 
+# Parameters that change log psi so many times less than the one that changes it most, no more
+# than round-off of single precision, are not magnified further.
+LEAST_SCALE = 1e-5
+
 
 def check_precision() -> None:
     """RuntimeError where jax computes in single precision."""
@@ -62,6 +66,14 @@ def centred(values: Float[Array, "samples ..."], share: Float[Array, " samples"]
     wide = values.astype(share.dtype)
     root = jnp.sqrt(share).reshape(-1, *[1] * (values.ndim - 1))
     return (wide - mean(wide, share)) * root
+
+
+def scales(x: Float[Array, "rows parameters"]) -> Float[Array, " parameters"]:
+    """By how much log psi changes with each parameter: the roots of the diagonal of S, those of
+    parameters without an effect kept from zero."""
+    squares = jnp.sum(x**2, axis=0)
+    roots = jnp.sqrt(squares + LEAST_SCALE**2 * jnp.max(squares))
+    return jnp.where(roots > 0, roots, 1)
 
 
 def solve_positive(matrix: Array, eta: Array, vector: Array) -> Array:

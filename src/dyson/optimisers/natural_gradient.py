@@ -10,11 +10,18 @@ With the centred samples X, eps of :mod:`dyson.optimisers.metric`,
 before, delta': the samples of one step see only as many directions as there are samples, in the
 others the memory is kept.
 
+Of states with signs or phases the shift is in units of the diagonal of S (Marquardt), so that a
+step does not depend on the units of the parameters.  With the same shift for all, those that log
+psi is most sensitive to take every step, by which it becomes more sensitive still: on the
+Majumdar-Ghosh ring, where the large amplitudes of the Neel states have to be turned around, the
+largest eigenvalue of S rose to 1e9, and no step was short enough for the check.
+
 The step is ``-learning_rate * delta``, checked on the samples before it is taken, and shortened,
 made anew or corrected (:mod:`dyson.optimisers.checked_step`).
 
 References: S. Sorella, Phys. Rev. Lett. 80, 4558 (1998); A. Chen and M. Heyl, Nat. Phys. 20,
-1476 (2024); G. Goldshlager, N. Abrahamsen and L. Lin, J. Comput. Phys. 516, 113351 (2024).
+1476 (2024); G. Goldshlager, N. Abrahamsen and L. Lin, J. Comput. Phys. 516, 113351 (2024);
+D. W. Marquardt, J. Soc. Indust. Appl. Math. 11, 431 (1963).
 """
 
 from collections.abc import Callable
@@ -26,7 +33,13 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Inexact, Int
 
 from dyson.optimisers.checked_step import LOWER, Solver, Step
-from dyson.optimisers.metric import centred_samples, check_precision, shares, solve_positive
+from dyson.optimisers.metric import (
+    centred_samples,
+    check_precision,
+    scales,
+    shares,
+    solve_positive,
+)
 from dyson.optimisers.schedules import ScalarOrSchedule, annealed_rate, at_step, decaying_shift
 
 DEFAULT_RATE = annealed_rate()
@@ -98,6 +111,13 @@ def spring(
     return _natural_gradient(solver, learning_rate, shift, trust_region, momentum)
 
 
+def _scaled(solver: Callable[[Array], Solver], x: Array) -> Solver:
+    """The solver for parameters in units of what log psi changes with them."""
+    scale = scales(x)
+    solve = solver(x / scale)
+    return lambda eps, eta, kept: solve(eps, eta, scale * kept) / scale
+
+
 def _natural_gradient(
     solver: Callable[[Array], Solver],
     learning_rate: ScalarOrSchedule,
@@ -139,7 +159,7 @@ def _natural_gradient(
             eps,
             derivatives,
             share,
-            solver(x),
+            solver(x) if derivatives.shape[1] == 1 else _scaled(solver, x),
             change,
             at_step(learning_rate, state.count),
             at_step(shift, state.count),

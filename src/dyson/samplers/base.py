@@ -38,7 +38,11 @@ class SamplerInfo(eqx.Module):
 
 class Sampler(eqx.Module):
     """Every chain has a random stream of its own, so results do not depend on how many chains run
-    side by side or on how many devices they are spread over."""
+    side by side or on how many devices they are spread over.
+
+    A sampler of one's own fills in the fields and ``sample_chains``, and asks ``check_fit`` in its
+    constructor whether its moves reach what the Hamiltonian connects.
+    """
 
     n_sites: eqx.AbstractVar[int]
     n_chains: eqx.AbstractVar[int]
@@ -48,9 +52,9 @@ class Sampler(eqx.Module):
     """What is proposed, one by one or side by side: which configurations can be reached."""
 
     def init(self, key: jax.Array, model: Network) -> SamplerState:
-        """Independent fair spins."""
+        """Independent fair spins; where the magnetisation is conserved, given that."""
         self.check(model)
-        return SamplerState(spins_of_chains(key, self.n_chains, self.n_sites, None))
+        return SamplerState(spins_of_chains(key, self.n_chains, self.n_sites, self.magnetisation))
 
     def check(self, model: Network) -> None:
         """Whether the network is one of this chain."""

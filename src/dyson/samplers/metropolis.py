@@ -17,7 +17,6 @@ from dyson.samplers.base import (
     check_counts,
     checked_sector,
     global_flip,
-    spins_of_chains,
 )
 from dyson.samplers.fit import check_fit
 from dyson.samplers.moves import Moves, Runs, local_moves
@@ -95,11 +94,6 @@ class Metropolis(Sampler):
             "Metropolis", self.n_sites, magnetisation, conserved=moves.conserves_magnetisation
         )
         self.global_flips = hamiltonian.spin_flip_symmetric and not self.magnetisation
-
-    def init(self, key: jax.Array, model: Network) -> SamplerState:
-        """Independent fair spins; where the moves conserve the magnetisation, given that."""
-        self.check(model)
-        return SamplerState(spins_of_chains(key, self.n_chains, self.n_sites, self.magnetisation))
 
     def sample_chains(
         self, keys: jax.Array, model: Network, state: SamplerState

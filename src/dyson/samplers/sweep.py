@@ -17,7 +17,6 @@ from dyson.samplers.base import (
     checked_sector,
     global_flip,
     in_groups,
-    spins_of_chains,
 )
 from dyson.samplers.environment_pass import environment_pass
 from dyson.samplers.moves import EXCHANGES, Moves, local_moves
@@ -90,11 +89,6 @@ class Sweep(Sampler):
         self.moves = local_moves(hamiltonian)
         self.by_environments = by_environments
         self.global_flips = hamiltonian.spin_flip_symmetric and not self.magnetisation
-
-    def init(self, key: jax.Array, model: Network) -> SamplerState:
-        """Independent fair spins; where the magnetisation is conserved, given that."""
-        self.check(model)
-        return SamplerState(spins_of_chains(key, self.n_chains, self.n_sites, self.magnetisation))
 
     def _by_environments(self, model: Network, distances: tuple[int, ...]) -> bool:
         if self.by_environments is None:

@@ -152,7 +152,9 @@ def _scattered(
     h: Stream,
     beyond: Beyond,
 ) -> tuple[Array, Array, Array, Array]:
-    """A change in one layer.
+    """A change in one layer.  In the words of Theorem 1, S is ``h``, W~ ``layer.scattered``, dc
+    ``change.drives``, dD ``change.gates``, W_out y ``window.mixed`` and W_out dy what is returned
+    as y.
 
     The change of the linear stream is that of the changed tokens, ``h``, and what the gates of the
     window have added to it everywhere, as in :mod:`dyson.abacus.links.recurrence`.  Returns both,
