@@ -43,6 +43,7 @@ Which file is which:
     structured       what every matrix can do: `@ + - * / .T .H`, entries, shape, dtype
     exponentials     sums of exponentials;   kernels: those of Gaussian processes
     toeplitz         products, and the matrix of a two-sided sum;   circulant: rings solved directly
+    cauchy           any Toeplitz system, solved in O(n²)
     quasiseparable   products of such matrices;   band: bands of products
     covariance       irregular times and Gaussian processes
     matrix, tree     the HODLR matrix and its halving;   lowrank, blocks: batches of small matrices
@@ -51,7 +52,7 @@ Which file is which:
     fit, power_law   kernels as sums of exponentials, with a certificate
     direct           factorise, solve, slogdet;   factor: what every factorisation offers
     chunks           a matrix as dense chunks and waves between them, which is what is factorised
-                     by cholesky (positive definite) and orthogonal (any)
+                     by cholesky (positive definite) and elimination (any)
     lineax_adapter   operators and solvers for lineax
     bench, accuracy  measurements
 """
@@ -71,6 +72,7 @@ from hodlr.algebra import subtract as subtract
 from hodlr.band import product_band as product_band
 from hodlr.build import from_dense as from_dense
 from hodlr.build import from_exponentials as from_exponentials
+from hodlr.cauchy import solve_toeplitz as solve_toeplitz
 from hodlr.covariance import Covariance as Covariance
 from hodlr.covariance import Posterior as Posterior
 from hodlr.covariance import condition as condition

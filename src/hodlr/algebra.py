@@ -15,7 +15,7 @@ from jaxtyping import Array, ArrayLike
 
 from hodlr.build import check_rank_or_tol, from_exponentials, truncate_levels
 from hodlr.exponentials import check_finite, promote
-from hodlr.lowrank import adjoint, frobenius
+from hodlr.lowrank import adjoint, frobenius, unit
 from hodlr.matrix import HODLR, same_tree
 from hodlr.structured import AbstractStructured, check_structured, combine, pairs
 from hodlr.toeplitz import ExponentialToeplitz
@@ -270,13 +270,8 @@ def norm_estimate(A: Structured, *, iterations: int = 10) -> Array:
 
     def step(_, state):
         x, _ = state
-        y = A @ _unit(x)
-        return adjoint @ _unit(y), frobenius(y)
+        y = A @ unit(x)
+        return adjoint @ unit(y), frobenius(y)
 
     real = jnp.finfo(A.dtype).dtype
     return jax.lax.fori_loop(0, iterations, step, (x, jnp.zeros((), real)))[1]
-
-
-def _unit(x: Array) -> Array:
-    size = frobenius(x)
-    return x / jnp.where(size > 0, size, 1).astype(x.dtype)

@@ -26,14 +26,14 @@ from jax import lax
 from jaxtyping import Array, ArrayLike
 
 from hodlr.chunks import Chunks, Waves, run, transposed
+from hodlr.elimination import logabs
 from hodlr.exponentials import promote
 from hodlr.factor import AbstractFactorisation, check_columns
 from hodlr.halves import lower_half
 from hodlr.lasting import Lasting
 from hodlr.lowrank import adjoint
-from hodlr.orthogonal import logabs
 
-# Chunks of this many sites: as in `hodlr.orthogonal`, but the calls do less each.
+# Chunks of this many sites: as in `hodlr.elimination`, but the calls do less each.
 _SMALLEST = 32
 
 
@@ -167,7 +167,7 @@ def _log_determinant(chunks: Chunks, triangle: Triangle) -> Array:
 
 
 log_determinant = Lasting(_log_determinant)
-# Where waves say nearly the same, derivatives by orthogonal elimination (see `Chunks.observed`).
+# Where waves say nearly the same, derivatives by elimination (see `Chunks.observed`).
 redundant_log_determinant = Lasting(_log_determinant)
 
 
@@ -323,7 +323,7 @@ class CholeskyFactorisation(AbstractFactorisation):
         redundant = self.matrix.redundant_waves
         return self._of_any(redundant_half_product if redundant else half_product, z)
 
-    def slogdet(self) -> tuple[Array, Array]:
+    def _slogdet(self) -> tuple[Array, Array]:
         redundant = self.matrix.redundant_waves
         of_chunks = redundant_log_determinant if redundant else log_determinant
         value = of_chunks(self.chunks, self.triangle)

@@ -3,7 +3,6 @@
 import functools
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,10 +12,10 @@ from jaxtyping import Array, ArrayLike
 from hodlr.algebra import Structured, norm_estimate
 from hodlr.cholesky import CholeskyFactorisation, first_bad_pivot
 from hodlr.circulant import CirculantFactorisation
+from hodlr.elimination import PivotedFactorisation
 from hodlr.exponentials import check_finite
-from hodlr.factor import AbstractFactorisation, Inverse
-from hodlr.lowrank import frobenius
-from hodlr.orthogonal import OrthogonalFactorisation
+from hodlr.factor import AbstractFactorisation, Inverse, largest_condition
+from hodlr.lowrank import frobenius, unit
 from hodlr.structured import check_structured
 from hodlr.toeplitz import ExponentialToeplitz
 
@@ -37,12 +36,12 @@ def factorise(A: Structured, *, positive_definite: bool = False) -> AbstractFact
     positive_definite: A is Hermitian and positive definite, as a covariance is. Then Cholesky, in
     half the time or less, with `half_solve` and `half_product` too; a matrix that is not is
     refused with its first bad pivot (under jit: its solutions and determinant are NaN). Else
-    orthogonal elimination, for every matrix; a ring with the same diagonal everywhere is
+    elimination with pivots, for every matrix; a ring with the same diagonal everywhere is
     diagonalised by Fourier transforms, in O(n log n).
 
     With k modes O(n·k²) operations, for a HODLR matrix with ranks that sum to k too, where n is
-    large. What a factorisation returns is not checked: `solve` checks, and refuses general matrices
-    whose entries fall off so far that waves lose digits which dense QR would keep.
+    large. Answers for general matrices that are singular to working precision are refused with a
+    RuntimeError when they are asked for (see `AbstractFactorisation`).
     """
     check_structured("factorise", A)
     check_finite("the matrix given to factorise", *jax.tree.leaves(A))
@@ -59,13 +58,13 @@ def factorise(A: Structured, *, positive_definite: bool = False) -> AbstractFact
 
 @functools.singledispatch
 def _factorise_any(A: Structured) -> AbstractFactorisation:
-    return OrthogonalFactorisation.of(A)
+    return PivotedFactorisation.of(A)
 
 
 @_factorise_any.register
 def _(A: ExponentialToeplitz) -> AbstractFactorisation:
     circulant = A.periodic and A.diagonal.ndim == 0
-    return (CirculantFactorisation if circulant else OrthogonalFactorisation).of(A)
+    return (CirculantFactorisation if circulant else PivotedFactorisation).of(A)
 
 
 def _check_hermitian(A: Structured) -> None:
@@ -96,54 +95,46 @@ def _not_definite(A: Structured, site: int, pivot: float) -> str:
 
 def solve_with_info(A: Structured, b: ArrayLike) -> tuple[Array, SolveInfo]:
     """x with A x = b, and how far it can be trusted. Nothing is raised; see `solve` for that."""
+    inverse = factorise(A).inverse()
     b = jnp.asarray(b)
-    factorisation = factorise(A)
-    x = factorisation.solve(b)
-    return x, measure(A, factorisation.inverse(), x, b)
+    x = inverse.unchecked(b)
+    return x, measure(inverse, x, b)
 
 
-def measure(A: Structured, inverse: Inverse, x: Array, b: Array) -> SolveInfo:
-    """How well x solves A x = b, for columns or one; some twenty products and one more solution.
-    Constant under differentiation."""
-    A, inverse, x, b = jax.lax.stop_gradient((A, inverse, x, b.astype(x.dtype)))
-    size, norm_b = frobenius(x), frobenius(b)
+def measure(inverse: Inverse, x: Array, b: Array) -> SolveInfo:
+    """How well x = A⁻¹ b solves A x = b, for columns or one; some twenty products and one more
+    solution. Constant under differentiation."""
+    inverse, x, b = jax.lax.stop_gradient((inverse, x, b.astype(x.dtype)))
+    A, size, norm_b = inverse.of, frobenius(x), frobenius(b)
     norm = norm_estimate(A)
     bound = norm * size
     error = frobenius(b - A @ x) / jnp.where(bound + norm_b > 0, bound + norm_b, 1)
     # What A⁻¹ blows up most is most of x, so A⁻ᴴ blows x up as much, where b had little of it too.
     # Of length one, for its square need not be a number of this precision.
-    direction = x / jnp.where(size > 0, size, 1).astype(x.dtype)
     growth = jnp.maximum(
-        bound / jnp.where(norm_b > 0, norm_b, 1), norm * frobenius(inverse.H @ direction)
+        bound / jnp.where(norm_b > 0, norm_b, 1), norm * frobenius(inverse.H.unchecked(unit(x)))
     )
     return SolveInfo(error, growth)
 
 
 def trustworthy(x: Array, info: SolveInfo) -> Array:
     """Whether x is finite, its backward error at most √eps and its growth at most 0.1/eps."""
-    eps = float(jnp.finfo(x.dtype).eps)
-    fits = (info.backward_error <= eps**0.5) & (info.growth <= 0.1 / eps)
+    root = float(jnp.finfo(x.dtype).eps) ** 0.5
+    fits = (info.backward_error <= root) & (info.growth <= largest_condition(x.dtype))
     return fits & jnp.all(jnp.isfinite(x))
 
 
 def solve(A: Structured, b: ArrayLike) -> Array:
-    """x with A x = b for b (n,) or (n, k), the numbers of `factorise(A).solve(b)`, and checked: a
-    RuntimeError instead of a wrong answer.
+    """x with A x = b for b (n,) or (n, k): `factorise(A).solve(b)`.
 
-    Raised where the backward error exceeds √eps, where x is not finite, or where the condition
-    number is above 0.1/eps (see `SolveInfo`), which says that A is singular to working precision.
-    Works under jit, vmap and differentiation.
+    x solves (A + E) x = b for a matrix E of a few eps·‖A‖. RuntimeError where that says nothing,
+    the condition number of A being above 0.1/eps: A is singular to working precision. Works under
+    jit, vmap and differentiation.
     """
-    x, info = solve_with_info(A, b)
-    return eqx.error_if(
-        x,
-        ~trustworthy(x, info),
-        "hodlr.solve failed: the matrix is singular to working precision. Add to its diagonal "
-        "(hodlr.add_diagonal), or look at hodlr.solve_with_info.",
-    )
+    return factorise(A).solve(b)
 
 
 def slogdet(A: Structured) -> tuple[Array, Array]:
     """(sign, logabs) with det A = sign · exp(logabs); the sign is ±1, a complex phase, or 0
-    (singular)."""
+    (singular). RuntimeError where A is singular to working precision only."""
     return factorise(A).slogdet()

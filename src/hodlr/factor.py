@@ -1,7 +1,7 @@
 """What every factorisation offers: solutions, the determinant, the inverse."""
 
 import abc
-from typing import Any
+from typing import Any, Self
 
 import equinox as eqx
 import jax
@@ -18,6 +18,10 @@ class AbstractFactorisation(eqx.Module):
 
     Every one is backward stable: solutions and determinants are those of a matrix within a few
     eps·‖A‖ of A, whatever its diagonal blocks.
+
+    Where such matrices have nothing in common, the condition number being above 0.1/eps, general
+    factorisations have no answer: RuntimeError from `solve`, `slogdet`, their derivatives and all
+    that goes by them, under jit and vmap too. (Cholesky refuses what is not positive definite.)
     """
 
     matrix: eqx.AbstractVar[Any]
@@ -32,9 +36,22 @@ class AbstractFactorisation(eqx.Module):
         """A⁻¹ b for columns b (n, k) of the dtype of A or its complex counterpart."""
 
     @abc.abstractmethod
+    def _slogdet(self) -> tuple[Array, Array]:
+        """`slogdet`, unchecked."""
+
+    def _trusted(self, known: ArrayLike = False) -> Self:
+        """The factorisation, whose answers and their derivatives are errors where A is singular to
+        working precision and the answer is not `known` all the same."""
+        del known
+        return self
+
     def slogdet(self) -> tuple[Array, Array]:
         """(sign, logabs): det A = sign · exp(logabs), the sign ±1 or a complex phase; (0, -inf) if
-        singular."""
+        singular.
+
+        RuntimeError where A is singular to working precision only: there the sign may be either.
+        """
+        return self._trusted(known=self._slogdet()[0] == 0)._slogdet()
 
     def logdet(self) -> Array:
         """log det A: NaN for a real matrix of negative determinant, complex for a complex one."""
@@ -49,8 +66,15 @@ class AbstractFactorisation(eqx.Module):
         """x with A x = b for b (n,) or (n, k); with Aᵀ, Ā or Aᴴ for `transpose`, `conj` or both.
 
         `refinements` steps of iterative refinement, each one product and one more solve: the
-        residual becomes small in every row by itself, where rows differ in size.
+        residual becomes small in every row by itself, where rows differ in size. RuntimeError where
+        A is singular to working precision.
         """
+        return self._trusted().unchecked(b, transpose, conj, refinements)
+
+    def unchecked(
+        self, b: ArrayLike, transpose: bool = False, conj: bool = False, refinements: int = 0
+    ) -> Array:
+        """What `solve` returns, also where it would raise: then the solution for another matrix."""
         b, _ = promote(b, jnp.zeros((), self.matrix.dtype))
         columns = check_columns(b, self.matrix.shape[0])
         check_finite("the right-hand side", b)
@@ -59,7 +83,7 @@ class AbstractFactorisation(eqx.Module):
         ):
             if jnp.issubdtype(columns.dtype, jnp.complexfloating):
                 parts = jnp.concatenate([columns.real, columns.imag], axis=-1)
-                x = self.solve(parts, transpose=transpose, refinements=refinements)
+                x = self.unchecked(parts, transpose, refinements=refinements)
                 return jax.lax.complex(*jnp.split(x, 2, axis=-1)).reshape(b.shape)
         direct = _under(self._solve, columns, transpose, conj)
         x = direct(columns)
@@ -85,6 +109,34 @@ class AbstractFactorisation(eqx.Module):
 
         # For complex matrices too: the gradient of Re f, for analytic f, is f'.
         return jax.grad(logabs)(jnp.zeros(matrix.shape[0], matrix.dtype))
+
+
+class CheckedFactorisation(AbstractFactorisation):
+    """Of a general matrix. `condition`: a lower bound of ‖A‖ ‖A⁻¹‖ that is mostly close to it."""
+
+    condition: eqx.AbstractVar[Array]
+
+    @abc.abstractmethod
+    def _core(self) -> Array:
+        """The array in which every answer divides."""
+
+    def _trusted(self, known: ArrayLike = False) -> Self:
+        lost = (self.condition > largest_condition(self.matrix.dtype)) & ~jnp.asarray(known)
+        # Not the answer is held up but what it is made of, of which derivatives are made too.
+        core = eqx.error_if(
+            self._core(),
+            lost,
+            "hodlr: the matrix is singular to working precision, its condition number above "
+            "0.1/eps: what would be returned is the answer for another matrix. Add to its diagonal "
+            "(hodlr.add_diagonal), or look at F.condition and hodlr.solve_with_info.",
+        )
+        return eqx.tree_at(lambda F: F._core(), self, core)
+
+
+def largest_condition(dtype) -> float:
+    """0.1/eps: beyond it matrices that differ by rounding have no digit of their solutions in
+    common."""
+    return 0.1 / float(jnp.finfo(dtype).eps)
 
 
 def check_columns(b: Array, n: int) -> Array:
@@ -131,6 +183,15 @@ class Inverse(eqx.Module):
 
     def __matmul__(self, b: Any) -> Array:
         return self.factorisation.solve(b, transpose=self.transposed, conj=self.conjugated)
+
+    def unchecked(self, b: ArrayLike) -> Array:
+        """The product also where A is singular to working precision."""
+        return self.factorisation.unchecked(b, self.transposed, self.conjugated)
+
+    @property
+    def of(self) -> Structured:
+        """The matrix whose inverse this is."""
+        return _view(self.factorisation.matrix, self.transposed, self.conjugated)
 
     @property
     def T(self) -> "Inverse":

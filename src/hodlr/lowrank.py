@@ -41,6 +41,12 @@ def frobenius(*arrays: Array) -> Array:
     return largest * jnp.sqrt(sum(squares[1:], squares[0]))
 
 
+def unit(x: Array) -> Array:
+    """x over its norm; zero stays zero."""
+    size = frobenius(x)
+    return x / jnp.where(size > 0, size, 1).astype(x.dtype)
+
+
 def parts_of_blocks(blocks: Array) -> SingularParts:
     """Of dense blocks (…, s, s'); O(s³) each. Constant under differentiation."""
     left, values, right = jnp.linalg.svd(jax.lax.stop_gradient(blocks), full_matrices=False)

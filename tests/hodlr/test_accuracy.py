@@ -31,4 +31,4 @@ def test_errors_are_at_most_ten_times_lapacks(n, dtype, definite):
     assert len(chosen) >= 12
     for case in chosen:
         row = measure(case)
-        assert row.ratio <= 10, row
+        assert row.ratio <= 10 and not row.silent, row

@@ -10,7 +10,7 @@ import hodlr
 from hodlr import ExponentialToeplitz, SumOfExponentials
 from hodlr.lasting import Lasting
 
-N = 40  # two chunks of Cholesky, three of reflections
+N = 40  # two chunks of Cholesky, three of elimination
 DIAGONAL = jnp.asarray(3 + 0.3 * np.random.default_rng(0).normal(size=N))
 B = jnp.asarray(np.random.default_rng(1).normal(size=N))
 POINT = jnp.asarray([0.7, 0.4, 0.8, 0.35, 1.1])

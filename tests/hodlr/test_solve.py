@@ -228,6 +228,11 @@ def test_singular_input_is_refused_or_reported():
         x, info = eqx.filter_jit(hodlr.solve_with_info)(matrix, b)
         assert not (info.backward_error < 1e-8 and info.growth < 1e12)
         assert not np.max(np.abs(x)) < 1e10 or not np.all(np.isfinite(x))
+    steep = SumOfExponentials([1.0], [1 - 1e-16])
+    nearly = hodlr.ExponentialToeplitz(24, steep, steep, 1.0)
+    for function in (lambda A: hodlr.slogdet(A)[1], lambda A: jnp.sum(hodlr.solve(A, b))):
+        with pytest.raises(Exception, match="singular to working precision"):
+            eqx.filter_jit(eqx.filter_grad(function))(nearly)  # derivatives need A⁻¹ too
     sign, logabs = hodlr.slogdet(hodlr.from_dense(np.diag([1.0, 0.0, 2.0])))
     assert sign == 0 and logabs == -np.inf
 

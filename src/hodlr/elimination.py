@@ -1,4 +1,4 @@
-"""Orthogonal elimination, chunk by chunk: a factorisation of any matrix in chunks.
+"""Elimination with pivots, chunk by chunk: a factorisation of any matrix in chunks.
 
 With the waves of `hodlr.chunks` as unknowns of their own, f running right and g running left,
 chunk c obeys
@@ -12,18 +12,23 @@ A. From the left, everything before a chunk comes down to as many equations as t
 
     C f + B g⁻ = d        the carry; at the first chunk, f = 0.
 
-Put g⁻ in, and a QR factorisation of the wave sent right, rows and carry,
+Put g⁻ in, and a triangular factorisation of the wave sent right, rows and carry,
 
     [ -Φ   -Lᵀ     | 1   0     ] (f, x | f⁺, g)
     [ E    blocks  | 0   L'    ]
     [ C    B E'ᵀ   | 0   B Φ'ᵀ ]
 
-eliminates f and x, and its last rows are the carry of the next chunk. (The carry stands last, for
-where its numbers have become small they then stay small, with all of their digits: in this order
-matrices whose entries fall off lose up to a hundred times less.) Nothing but reflections is
-ever applied, so the whole is as backward stable as dense QR, whatever the diagonal blocks are
-(Chandrasekaran, Gu, Linear Algebra Appl. 343, 107, 2002, and Eidelman, Gohberg, Integr. Equ. Oper.
-Theory 27, 1997, eliminate likewise).
+eliminates f and x, and its last rows are the carry of the next chunk (Chandrasekaran, Gu, Linear
+Algebra Appl. 343, 107, 2002, and Eidelman, Gohberg, Integr. Equ. Oper. Theory 27, 1997, eliminate
+likewise, by reflections).
+
+Gaussian elimination with row pivots does it. All rows of a chunk and all that came before may be
+pivots, whatever the diagonal blocks are, and where entries fall off exponentially errors fall off
+with them, while reflections spread them evenly: singular values far below all others then keep
+their digits (Higham, Accuracy and Stability of Numerical Algorithms, ch. 9 and 19, on the two). Its
+error is eps times the growth of elements. That is measured, and where it is not small, which takes
+matrices made for it, reflections do all of it again: so the whole is as backward stable as dense
+QR in any case.
 
 Costs O(n/b·(b + 2r)³) operations and O(n/b·(b + 2r)²) numbers.
 """
@@ -33,21 +38,23 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array
 
 from hodlr.chunks import Chunks, Waves
-from hodlr.factor import AbstractFactorisation
+from hodlr.factor import CheckedFactorisation
 from hodlr.lasting import Lasting
-from hodlr.lowrank import adjoint
+from hodlr.lowrank import adjoint, frobenius, unit
 
 
 class Eliminated(NamedTuple):
-    """Of every chunk, with m = b + 2r: the reflections (T, m, m), the triangle (T, b + r, b + r),
-    what it couples to (T, b + r, r + r'), and the carry (T, r, r + r') that came in. `signs`
-    (T, m): the determinants of the single reflections."""
+    """Of every chunk, with m = b + 2r: the transformation (T, m, m) of its equations, the triangle
+    (T, b + r, b + r) that makes of them, what it couples to (T, b + r, r + r'), and the carry
+    (T, r, r + r') that came in. `signs` (T, m): factors of the inverse transformation's
+    determinant."""
 
-    reflections: Array
+    transformation: Array
     triangle: Array
     onward: Array
     carry: Array
@@ -58,12 +65,30 @@ class Eliminated(NamedTuple):
 # squares of chunks cost more than their number saves (n = 16 384, 8 modes).
 _SMALLEST = 16
 
-Reflect = Callable[[Array], tuple[Array, Array, Array]]
+# Growth of up to this many times the number of equations is no reason for reflections; in random
+# matrices it is about the power two thirds of that number.
+_GROWTH = 8
+
+Triangulate = Callable[[Array], tuple[Array, Array, Array]]
 
 
-def _reflect(columns: Array) -> tuple[Array, Array, Array]:
-    """Q (m, m) and R (k, k) with Q [R; 0] = columns (m, k), and the determinants of the k
-    reflections. Without derivatives."""
+def _pivoted(columns: Array) -> tuple[Array, Array, Array]:
+    """T (m, m) and R (k, k) with T columns = [R; 0] for columns (m, k), and factors ±1 of det T: by
+    Gaussian elimination with row pivots, T = L⁻¹ P."""
+    m, k = columns.shape
+    packed, pivots, permutation = lax.linalg.lu(columns)
+    identity = jnp.eye(m, dtype=columns.dtype)
+    lower = jnp.tril(jnp.pad(packed, ((0, 0), (0, m - k))), -1) + identity
+    transformation = lax.linalg.triangular_solve(
+        lower, identity[permutation], left_side=True, lower=True, unit_diagonal=True
+    )
+    moved = pivots != jnp.arange(k, dtype=pivots.dtype)
+    return transformation, jnp.triu(packed[:k]), jnp.where(moved, -1, 1).astype(columns.dtype)
+
+
+def _reflected(columns: Array) -> tuple[Array, Array, Array]:
+    """The same by k reflections, T = Qᴴ, and the determinants of the single ones in Q. Without
+    derivatives."""
     m, k = columns.shape
     rows, tau = jnp.linalg.qr(columns, mode="raw")
     packed, rest = rows.T, m - k
@@ -72,28 +97,42 @@ def _reflect(columns: Array) -> tuple[Array, Array, Array]:
     # H = 1 - τ v vᴴ is unitary, so its determinant is -τ/τ̄; it is the identity where τ = 0.
     moved = tau != 0
     signs = jnp.where(moved, -tau / jnp.where(moved, jnp.conj(tau), 1), 1)
-    return q, jnp.triu(packed[:k]), signs
+    return adjoint(q), jnp.triu(packed[:k]), signs
 
 
-def _reflect_smoothly(columns: Array) -> tuple[Array, Array, Array]:
+def _reflected_smoothly(columns: Array) -> tuple[Array, Array, Array]:
     """The same with derivatives: the last m - k columns of Q are determined up to a rotation among
     themselves, which nothing depends on in the end, so they may be held to those found without."""
-    rest = lax.stop_gradient(_reflect(lax.stop_gradient(columns))[0])[:, columns.shape[1] :]
     k = columns.shape[1]
+    rest = adjoint(_reflected(lax.stop_gradient(columns))[0])[:, k:]
+    rest = lax.stop_gradient(rest)
     q, triangle = lax.linalg.qr(jnp.concatenate([columns, rest], axis=1), full_matrices=False)
-    return q, triangle[:k, :k], jnp.ones(k, q.dtype)
+    return adjoint(q), triangle[:k, :k], jnp.ones(k, q.dtype)
 
 
-def eliminate(chunks: Chunks, reflect: Reflect = _reflect) -> Eliminated:
+def eliminate(chunks: Chunks) -> Eliminated:
     """Of chunks with at least one wave either way. Without derivatives: they are those of
-    `log_determinant` and of solutions. With `_reflect_smoothly` there are, but the signs mean
-    nothing."""
+    `log_determinant` and of solutions."""
+    done = _eliminate(chunks, _pivoted)
+    grown = jnp.max(jnp.stack([jnp.max(jnp.abs(a)) for a in done[:4]]))
+    tame = grown <= _GROWTH * done.transformation.shape[-1]
+    # One after the other, also where vmap makes both of a condition: see `hodlr.lowrank.in_turn`.
+    done, chunks = lax.optimization_barrier((done, chunks))
+    return lax.cond(tame, lambda: done, lambda: _eliminate(chunks, _reflected))
+
+
+def _eliminate(chunks: Chunks, triangulate: Triangulate) -> Eliminated:
+    """With `_reflected_smoothly` there are derivatives, but the signs mean nothing."""
     r, s = chunks.lower.enter.shape[-1], chunks.upper.enter.shape[-1]
     dtype = chunks.blocks.dtype
     identity = jnp.eye(r, r + s, dtype=dtype)
+    # Nothing is sent by the last chunk. Its r zero rows then stand last, where they are left alone:
+    # above, a pivot as small as what rounds would hand what is left of b to them.
+    count = chunks.blocks.shape[0]
+    above = jnp.asarray(r * (np.arange(count) == count - 1))
 
-    def step(carry: Array, chunk):
-        blocks, lower, upper = chunk
+    def step(carry: Array, site):
+        (blocks, lower, upper), above = site
         kept = r + blocks.shape[0]
         from_right = carry[:, r:]
         columns = jnp.block(
@@ -110,15 +149,15 @@ def eliminate(chunks: Chunks, reflect: Reflect = _reflect) -> Eliminated:
                 jnp.pad(from_right @ upper.through.T, ((0, 0), (r, 0))),
             ]
         )
-        q, triangle, signs = reflect(columns)
-        signs = signs.at[0].multiply((-1) ** r)  # rows: instead of carry, rows, sent
-        turned = adjoint(q) @ beyond
-        return turned[kept:], Eliminated(q, triangle, turned[:kept], carry, signs)
+        rolled, triangle, signs = triangulate(jnp.roll(columns, -above, axis=0))
+        transformation = jnp.roll(rolled, above, axis=1)
+        # Rows: instead of carry, rows, sent, and those of the last chunk rolled.
+        odd = (r + above * kept) % 2 == 1
+        signs = signs.at[0].set(jnp.where(odd, -signs[0], signs[0]))
+        turned = transformation @ beyond
+        return turned[kept:], Eliminated(transformation, triangle, turned[:kept], carry, signs)
 
-    last, done = lax.scan(step, identity, tuple(chunks))
-    # Nothing is sent by the last chunk: its carry is a rotation of f = 0.
-    end = jnp.linalg.det(lax.stop_gradient(last[:, :r]))
-    return done._replace(signs=done.signs.at[-1, 0].multiply(end / jnp.abs(end).astype(dtype)))
+    return lax.scan(step, identity, (tuple(chunks), above))[1]
 
 
 def back_substitute(chunks: Chunks, done: Eliminated, b: Array) -> Array:
@@ -127,8 +166,8 @@ def back_substitute(chunks: Chunks, done: Eliminated, b: Array) -> Array:
     kept = done.triangle.shape[-1]
 
     def forward(carry: Array, site):
-        q, b = site
-        turned = adjoint(q) @ jnp.concatenate([jnp.zeros((r, columns), b.dtype), b, carry])
+        transformation, b = site
+        turned = transformation @ jnp.concatenate([jnp.zeros((r, columns), b.dtype), b, carry])
         return turned[kept:], turned[:kept]
 
     def backward(beyond: Array, site):
@@ -139,7 +178,7 @@ def back_substitute(chunks: Chunks, done: Eliminated, b: Array) -> Array:
         return jnp.concatenate([f, g]), x
 
     start = jnp.zeros((r, columns), b.dtype)
-    right = lax.scan(forward, start, (done.reflections, b))[1]
+    right = lax.scan(forward, start, (done.transformation, b))[1]
     end = jnp.zeros((r + chunks.upper.enter.shape[-1], columns), b.dtype)
     sites = (done.triangle, done.onward, chunks.upper, right)
     return lax.scan(backward, end, sites, reverse=True)[1]
@@ -166,7 +205,7 @@ def slopes(chunks: Chunks, done: Eliminated) -> Chunks:
     def step(beyond: Array, site):
         # beyond: how f⁺ and g answer to the carry's right side, (r + s, r).
         done, upper = site
-        turned = adjoint(done.reflections)
+        turned = done.transformation
         outside = beyond @ turned[kept:]
         inside = lax.linalg.triangular_solve(
             done.triangle, turned[:kept] - done.onward @ outside, left_side=True
@@ -191,7 +230,7 @@ def _(value, primals, tangents):
     # What was eliminated is a function of the chunks: its derivatives are taken here, and only
     # where second derivatives are asked for.
     def whole(chunks: Chunks) -> Chunks:
-        return slopes.function(chunks, eliminate(chunks, _reflect_smoothly))
+        return slopes.function(chunks, _eliminate(chunks, _reflected_smoothly))
 
     return jax.jvp(whole, (primals[0],), (tangents[0],))[1]
 
@@ -217,25 +256,30 @@ def _(values, primals, tangents):
 
 def logabs(chunks: Chunks) -> Array:
     """log|det A| from the start."""
-    chunks, scale, done = _factor(chunks)
+    chunks, scale, done, _ = _factor(chunks, _start(chunks, chunks.padded))
     return log_determinant(chunks, done)[1] + chunks.padded * jnp.log(scale)
 
 
-class OrthogonalFactorisation(AbstractFactorisation):
-    """Any matrix that comes in chunks (see `hodlr.chunks`), by orthogonal elimination.
+class PivotedFactorisation(CheckedFactorisation):
+    """Any matrix that comes in chunks (see `hodlr.chunks`), by elimination with pivots.
 
     `chunks` are those of the matrix over `scale`, a power of two, so that its rows are as large as
-    the equations for the waves.
+    the equations for the waves; `condition` is that of the matrix.
     """
 
     matrix: Any
     chunks: Chunks
     scale: Array
     done: Eliminated
+    condition: Array
 
     @classmethod
-    def of(cls, matrix: Any) -> "OrthogonalFactorisation":
-        return cls(matrix, *_factor(matrix.chunks(_SMALLEST)))
+    def of(cls, matrix: Any) -> "PivotedFactorisation":
+        chunks = matrix.chunks(_SMALLEST)
+        return cls(matrix, *_factor(chunks, _start(chunks, matrix.shape[0])))
+
+    def _core(self) -> Array:
+        return self.done.triangle
 
     def _solve(self, b: Array) -> Array:
         constant, done = lax.stop_gradient(self.chunks), self.done
@@ -252,13 +296,44 @@ class OrthogonalFactorisation(AbstractFactorisation):
         )
         return x.reshape(-1, b.shape[-1])[: b.shape[0]]
 
-    def slogdet(self) -> tuple[Array, Array]:
+    def _slogdet(self) -> tuple[Array, Array]:
         sign, logabs = log_determinant(self.chunks, self.done)
         return sign, logabs + self.matrix.shape[0] * jnp.log(self.scale)
 
 
 @jax.jit
-def _factor(chunks: Chunks) -> tuple[Chunks, Array, Eliminated]:
+def _factor(chunks: Chunks, start: Array) -> tuple[Chunks, Array, Eliminated, Array]:
     scale = chunks.size()
     chunks = chunks.scaled(scale)
-    return chunks, scale, eliminate(lax.stop_gradient(chunks))
+    constant = lax.stop_gradient(chunks)
+    done = eliminate(constant)
+    return chunks, scale, done, _condition(constant, done, start)
+
+
+def _start(chunks: Chunks, n: int) -> Array:
+    """A column without structure (T, b, 1), the same each time, zero beyond n."""
+    column = np.cos(np.arange(n) ** 2 % 1009)[:, None]
+    return chunks.split(jnp.asarray(column, chunks.blocks.dtype))
+
+
+def _condition(chunks: Chunks, done: Eliminated, start: Array) -> Array:
+    """A lower bound of ‖A‖ ‖A⁻¹‖ by power iteration on each, within a factor of two or so; some
+    products and two solutions."""
+
+    def forth(b: Array) -> Array:
+        return back_substitute(chunks, done, b)
+
+    def back(b: Array) -> Array:
+        return jnp.conj(jax.linear_transpose(forth, b)(jnp.conj(b))[0])
+
+    def step(_, state):
+        x, _ = state
+        y = chunks.product(unit(x))
+        return chunks.H.product(unit(y)), frobenius(y)
+
+    real = jnp.zeros((), jnp.finfo(start.dtype).dtype)
+    norm = lax.fori_loop(0, 4, step, (start, real))[1]
+    # What A⁻¹ blows up most is most of its product with anything, so A⁻ᴴ blows that up as much.
+    once = forth(unit(start))
+    condition = norm * jnp.maximum(frobenius(once), frobenius(back(unit(once))))
+    return jnp.where(jnp.isnan(condition), jnp.inf, condition)  # divided by zero
