@@ -10,7 +10,6 @@ import importlib.util
 import os
 import pkgutil
 import random
-import tempfile
 
 import hypothesis
 import jax
@@ -74,29 +73,10 @@ def pytest_configure(config):
         if config.getoption("numprocesses", None):
             # each worker has a core: further threads would wait in a loop for one
             os.environ["OPENBLAS_NUM_THREADS"] = "1"
-        _share_what_is_compiled(config)
         if not config.getoption("exhaustive"):
             os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
         seed = config.getoption("cases_seed")
         os.environ["DYSON_CASES_SEED"] = str(random.randrange(10**6) if seed is None else seed)
-
-
-def _share_what_is_compiled(config):
-    """Between the processes of this run, those that tests start included, and after the programs
-    of a process were dropped; nothing is left of it for the next run, unless a folder is named."""
-    name = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    if not name:
-        folder = tempfile.TemporaryDirectory(prefix="compiled-", ignore_cleanup_errors=True)
-        config.add_cleanup(folder.cleanup)
-        name = folder.name
-    options = {
-        "jax_compilation_cache_dir": name,
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    for option, value in options.items():
-        os.environ[option.upper()] = str(value)
-        jax.config.update(option, value)
 
 
 def pytest_report_header(config):

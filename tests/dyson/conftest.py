@@ -6,12 +6,18 @@ The library is imported where it is used: by then the exhaustive lane checks its
 import dataclasses
 import functools
 
+import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 
 @pytest.fixture(scope="module")
-def compile_once():
-    """Most of the time goes into tracing the same programs: commands in this process share them."""
+def compile_once(tmp_path_factory):
+    """Most of the time goes into compiling the same programs: share them, subprocesses included."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "compiled"),
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+    }
     from dyson.app import cli
 
     # `dyson.app.train.build` for commands in this process: what it returns does not depend on the
@@ -21,10 +27,18 @@ def compile_once():
         # What is compared bit for bit has to add in the same order: one device everywhere, whatever
         # the machine and whichever test comes first.
         patch.setenv("JAX_NUM_CPU_DEVICES", "1")
+        before = {name: getattr(jax.config, name) for name in options}
+        for name, value in options.items():
+            patch.setenv(name.upper(), str(value))
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
         patch.setattr(
             cli, "build", lambda settings: once(dataclasses.replace(settings, steps=10**6))
         )
         yield
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")

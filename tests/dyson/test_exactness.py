@@ -2,8 +2,8 @@
 
 The product of all these is hours of compilation.  By default, up to depth four, every pair of
 values of any two of them occurs together.  `--exhaustive` adds depths five and six and random cases
-of the whole product, as many as `--random-cases` says; mixers of equally many poles share what they
-compile.
+of the whole product, as many as `--random-cases` says; with a directory in
+JAX_COMPILATION_CACHE_DIR mixers of equally many poles share what they compile.
 """
 
 import itertools
