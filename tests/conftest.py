@@ -1,4 +1,4 @@
-"""Settings shared by every test, and the two lanes: by default what fits into ten minutes, with
+"""Settings shared by every test, and the two lanes: by default one case for each kind, with
 ``--exhaustive`` everything.
 
 Double precision and strict promotion are switched on here, before any array exists: a test that
@@ -37,7 +37,7 @@ QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_co
 def pytest_addoption(parser):
     group = parser.getgroup("dyson")
     group.addoption(
-        "--exhaustive", action="store_true", help="Everything: one to two hours on two cores."
+        "--exhaustive", action="store_true", help="Everything, with annotations checked: hours on two cores."
     )
     group.addoption(
         "--random-cases", type=int, default=200, metavar="N",
