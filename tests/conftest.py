@@ -37,7 +37,7 @@ QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_co
 def pytest_addoption(parser):
     group = parser.getgroup("dyson")
     group.addoption(
-        "--exhaustive", action="store_true", help="Everything, with annotations checked: hours on two cores."
+        "--exhaustive", action="store_true", help="Everything, annotations checked as well: hours."
     )
     group.addoption(
         "--random-cases", type=int, default=200, metavar="N",

@@ -1,7 +1,7 @@
 """What every factorisation offers: solutions, the determinant, the inverse."""
 
 import abc
-from typing import Any, Self
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -39,7 +39,7 @@ class AbstractFactorisation(eqx.Module):
     def _slogdet(self) -> tuple[Array, Array]:
         """`slogdet`, unchecked."""
 
-    def _trusted(self, known: ArrayLike = False) -> Self:
+    def _trusted(self, known: ArrayLike = False) -> "AbstractFactorisation":
         """The factorisation, whose answers and their derivatives are errors where A is singular to
         working precision and the answer is not `known` all the same."""
         del known
@@ -120,7 +120,7 @@ class CheckedFactorisation(AbstractFactorisation):
     def _core(self) -> Array:
         """The array in which every answer divides."""
 
-    def _trusted(self, known: ArrayLike = False) -> Self:
+    def _trusted(self, known: ArrayLike = False) -> "CheckedFactorisation":
         lost = (self.condition > largest_condition(self.matrix.dtype)) & ~jnp.asarray(known)
         # Not the answer is held up but what it is made of, of which derivatives are made too.
         core = eqx.error_if(
