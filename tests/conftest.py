@@ -36,8 +36,9 @@ QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_co
 
 def pytest_addoption(parser):
     group = parser.getgroup("dyson")
+    group.addoption("--exhaustive", action="store_true", help="Everything: hours on two cores.")
     group.addoption(
-        "--exhaustive", action="store_true", help="Everything, annotations checked as well: hours."
+        "--annotations", action="store_true", help="Check annotations wherever they are passed."
     )
     group.addoption(
         "--random-cases", type=int, default=200, metavar="N",
@@ -59,10 +60,10 @@ def physics():
 def pytest_configure(config):
     """Options that have to be the same in all processes of a run go to them by the environment.
 
-    The exhaustive lane checks annotations, of shapes as well, whenever a function of the
-    library is called; neither package has been imported by then.
+    With --annotations, those of types and shapes are checked whenever a function of the library
+    is called; neither package has been imported by then.
     """
-    if config.getoption("exhaustive"):
+    if config.getoption("annotations"):
         jaxtyping.install_import_hook(["hodlr", *physics()], "typechecking.checked")
     examples = 25 if config.getoption("exhaustive") else 4
     hypothesis.settings.register_profile(

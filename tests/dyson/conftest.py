@@ -1,6 +1,6 @@
 """A finished run, for the tests that look at, damage or stop one.
 
-The library is imported where it is used: by then the exhaustive lane checks its annotations.
+The library is imported where it is used: by then --annotations has them checked.
 """
 
 import dataclasses

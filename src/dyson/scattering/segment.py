@@ -54,8 +54,8 @@ class Segment(eqx.Module):
     """
 
     through: tuple[Phase, ...]
-    excited: tuple[Float[Array, "batch leaving entering"], ...]
-    sent: Float[Array, "batch leaving 1"] | None
+    excited: tuple[Float[Array, "batch _leaving _entering"], ...]
+    sent: Float[Array, "batch _leaving 1"] | None
 
     @property
     def silent(self) -> "Segment":
