@@ -87,6 +87,15 @@ def test_weights_undo_the_blur(hamiltonian):
     assert float(jnp.max(weighs)) <= 1 / ((1 - FRESH) * (1 - BLUR))
 
 
+def test_amplitudes_of_any_size_have_weights():
+    """Also where none is drawn afresh, and the smallest beside the largest underflow."""
+    log_psi, somewhere = jnp.asarray([0.0, -900.0, 800.0]), jnp.zeros(3, bool)
+    density = jnp.asarray([1.0, 0.5, 2.0])
+    np.testing.assert_allclose(together(jnp.zeros(()), density, log_psi, somewhere), 1 / density)
+    drawn = together(jnp.asarray(FRESH), density, log_psi, somewhere)
+    assert jnp.all(drawn > 0) and abs(float(jnp.mean(drawn)) - 1) < 1e-9
+
+
 def test_samples_are_moved_as_often_as_they_should():
     hamiltonian = J1J2(4, marshall=False)
     model = random_network(4, complex_head=True, depth=1)

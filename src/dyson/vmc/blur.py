@@ -82,11 +82,12 @@ def blurred(
     chances = jax.random.uniform(whether_key, (2,))
     moves = (chances[0] < blur) & connected[which]
     moved = flip(sample, jnp.where(moves, sites[which], -1))
-    if hamiltonian.conserves_magnetisation:
-        fresh = jax.random.permutation(fresh_key, sample)
-    else:
-        fresh = random_spins(fresh_key, sample.shape[0])
-    moved = jnp.where(chances[1] < share_drawn_afresh(blur, sample.shape[0]), fresh, moved)
+    if sample.shape[0] <= FRESH_UP_TO:
+        if hamiltonian.conserves_magnetisation:
+            fresh = jax.random.permutation(fresh_key, sample)
+        else:
+            fresh = random_spins(fresh_key, sample.shape[0])
+        moved = jnp.where(chances[1] < share_drawn_afresh(blur, sample.shape[0]), fresh, moved)
     before, after = jnp.real(model(sample)), jnp.real(model(moved))
     # what cancels but for round-off in one program may do so exactly in another
     at_zero = after - before < jnp.log(ZERO * jnp.finfo(after.dtype).eps).astype(after.dtype)
@@ -118,8 +119,9 @@ def weights(
     double = 2 * log_psi.astype(densities.dtype)
 
     def given(level: Float[Array, ""]) -> Float[Array, " *samples"]:
-        values = 1 / ((1 - fresh) * densities + fresh * jnp.exp(level - double))
-        return jnp.where(at_zero, 0, values)
+        # where none is drawn afresh, the exponential may overflow for nothing
+        drawn = jnp.where(fresh > 0, fresh * jnp.exp(level - double), 0)
+        return jnp.where(at_zero, 0, 1 / ((1 - fresh) * densities + drawn))
 
     def halved(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
