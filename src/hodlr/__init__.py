@@ -54,7 +54,7 @@ Which file is which:
     chunks           a matrix as dense chunks and waves between them, which is what is factorised
                      by cholesky (positive definite) and elimination (any)
     lineax_adapter   operators and solvers for lineax
-    bench, accuracy  measurements
+    bench, accuracy  measurements;   accuracy_cases: the matrices of its table
 """
 
 from hodlr import kernels as kernels

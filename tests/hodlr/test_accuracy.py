@@ -2,7 +2,8 @@
 
 import pytest
 
-from hodlr.accuracy import cases, measure
+from hodlr.accuracy import measure
+from hodlr.accuracy_cases import cases
 
 CASES = list(cases())
 
