@@ -56,7 +56,7 @@ SPREADS = {"flat": 0.0, "nearly flat": 0.06, "peaked": 2.5}
 
 @pytest.fixture
 def local_moves_alone(monkeypatch):
-    monkeypatch.setattr(base, "fresh_proposal", lambda key, model, state, magnetisation: state)
+    monkeypatch.setattr(base, "fresh_proposal", lambda key, model, spins, magnetisation: spins)
 
 
 RINGS = ("metropolis", "exchanges", "sweep by forward passes", "typewriter")

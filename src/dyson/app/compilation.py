@@ -15,8 +15,9 @@ from pathlib import Path
 
 import jax
 
-# Seconds of compilation that are worth a file.
-WORTH = 0.2
+# Seconds of compilation that are worth a file: the hundred small programs of a start take as long
+# together as a large one.
+WORTH = 0.0
 # Bytes beyond which the programs used longest ago are dropped, down to half of it.
 MOST = 2**30
 UNREADABLE = "Error reading persistent compilation cache entry"

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Int8
 
-from dyson.networks import Network
+from dyson.networks import Network, SpinFlip, projections
 from dyson.samplers.moves import Moves
 from dyson.spins import random_spins, spins_in_sector
 
@@ -178,37 +178,34 @@ def global_moves(
 
     Local moves do not find what lies apart, across configurations of no amplitude; a training
     that no sample corrects there lets it grow, and the energy of the samples says nothing of it.
-    Costs a forward pass for each proposal and one more.
+    Costs two forward passes for each proposal, and none to flip the spins of a network within
+    :class:`SpinFlip`: both configurations have the same probability.
     """
-    few = spins.shape[0] <= FRESH_UP_TO
-    if not (few or flips):
-        return spins
     fresh_key, flip_key = jax.random.split(key)
-    state = spins, model(spins)
-    if few:
-        state = fresh_proposal(fresh_key, model, state, magnetisation)
-    if flips:
-        state = _either(flip_key, model, state, -state[0])
-    return state[0]
+    if spins.shape[0] <= FRESH_UP_TO:
+        spins = fresh_proposal(fresh_key, model, spins, magnetisation)
+    if flips and any(isinstance(layer, SpinFlip) for layer in projections(model)):
+        return jnp.where(accepts(_uniform(flip_key), jnp.zeros(())), -spins, spins)
+    return _either(flip_key, model, spins, -spins) if flips else spins
 
 
 def fresh_proposal(
     key: jax.Array,
     model: Network,
-    state: tuple[Int8[Array, " n_sites"], Inexact[Array, ""]],
+    spins: Int8[Array, " n_sites"],
     magnetisation: int | None,
-) -> tuple[Int8[Array, " n_sites"], Inexact[Array, ""]]:
-    """A configuration and log psi after the proposal of another one of the sector, all equally
-    likely."""
+) -> Int8[Array, " n_sites"]:
+    """The configuration after the proposal of another one of the sector, all equally likely."""
     fresh_key, key = jax.random.split(key)
-    (fresh,) = spins_of_chains(fresh_key, 1, state[0].shape[0], magnetisation)
-    return _either(key, model, state, fresh)
+    (fresh,) = spins_of_chains(fresh_key, 1, spins.shape[0], magnetisation)
+    return _either(key, model, spins, fresh)
 
 
-def _either(
-    key: jax.Array, model: Network, state: tuple[Array, Array], other: Array
-) -> tuple[Array, Array]:
-    spins, log_psi = state
-    proposed = model(other)
-    accept = accepts(jax.random.uniform(key, (), jnp.zeros(()).dtype), proposed - log_psi)
-    return jnp.where(accept, other, spins), jnp.where(accept, proposed, log_psi)
+def _either(key: jax.Array, model: Network, spins: Array, other: Array) -> Array:
+    # side by side, so that the network is compiled once
+    log_psi, proposed = jax.vmap(model)(jnp.stack([spins, other]))
+    return jnp.where(accepts(_uniform(key), proposed - log_psi), other, spins)
+
+
+def _uniform(key: jax.Array) -> Float[Array, ""]:
+    return jax.random.uniform(key, (), jnp.zeros(()).dtype)

@@ -134,20 +134,28 @@ def forward_pass(
     and log psi after each proposal.
     """
 
-    def propose(carry: tuple[Array, Array], move: tuple[Array, Array]) -> Any:
+    def propose(carry: tuple[Array, Array], move: tuple[Array, Array, Array]) -> Any:
         spins, log_psi = carry
-        sites, uniform = move
+        sites, uniform, starts = move
         moved = flip(spins, sites)
         new = model(moved)
         accept = accepts(uniform, new - log_psi)
         if distances:
             accept &= (sites[1] >= 0) & (spins[sites[0]] != spins[sites[1]])
+        accept |= starts
         carry = jnp.where(accept, moved, spins), jnp.where(accept, new, log_psi)
         return carry, (accept, carry[1])
 
-    moves = jnp.asarray(proposals(model, distances, around=around))
-    (spins, _), (accepted, values) = jax.lax.scan(propose, (spins, model(spins)), (moves, uniforms))
-    return spins, accepted, values
+    moves = proposals(model, distances, around=around)
+    # The first one flips nothing and only evaluates log psi: the network is then compiled once.
+    moves = jnp.asarray(np.pad(moves, ((1, 0), (0, 0)), constant_values=-1))
+    uniforms = jnp.pad(uniforms, (1, 0))
+    starts = jnp.arange(len(moves)) == 0
+    unknown = jnp.zeros((), jax.eval_shape(model, spins).dtype)
+    (spins, _), (accepted, values) = jax.lax.scan(
+        propose, (spins, unknown), (moves, uniforms, starts)
+    )
+    return spins, accepted[1:], values[1:]
 
 
 def swept_network(model: Network) -> DysonNet:
