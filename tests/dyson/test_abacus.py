@@ -84,7 +84,8 @@ def test_every_flip_is_exact(depth, complex_head, token_size, n_sites, periodic)
     ],
 )
 def test_kernel_widths_and_chains_inside_the_window(kernel_size, n_sites, periodic):
-    model = random_network(n_sites, kernel_size=kernel_size, periodic=periodic)
+    options = {"kernel_size": kernel_size, "mixer": "real", "modes": 1}
+    model = random_network(n_sites, periodic=periodic, **options)
     spins = random_spins(jax.random.key(1), n_sites)
     together, one_by_one, direct = every_way(Abacus(), model, spins, single(n_sites))
     np.testing.assert_allclose(together, direct, atol=1e-10)

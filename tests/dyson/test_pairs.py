@@ -159,7 +159,7 @@ def test_misuse_is_named():
         eqx.filter_eval_shape(propose, model, jnp.ones(40, jnp.int8))
 
 
-@pytest.mark.parametrize("depth, updates", [(2, Abacus()), (3, Abacus()), (2, EVERYWHERE)])
+@pytest.mark.parametrize("depth, updates", [later(2, Abacus()), (3, Abacus()), (2, EVERYWHERE)])
 def test_moves_of_bound_updates_take_no_eigenvalues(depth, updates):
     """What mixers do is in the tables; S4 would diagonalise its transitions once per move."""
     model = random_network(96, depth=depth, mixer="s4")

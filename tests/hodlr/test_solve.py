@@ -34,7 +34,7 @@ def _everything(matrix, b):
         (1, "float64", False, False, "exponential"),
         (7, "complex128", True, False, "exponential"),
         # rings are eliminated along the chain where the diagonal varies
-        (37, "float64", True, True, "exponential"),
+        later(37, "float64", True, True, "exponential"),
         (50, "complex64", True, True, "exponential"),
         later(33, "float32", False, True, "hodlr"),
         (50, "complex64", True, False, "hodlr"),
