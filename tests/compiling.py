@@ -15,7 +15,7 @@ quick_jit = functools.partial(
 
 # Linux allows a process 65 530 mappings of memory, and every compiled program takes some: beyond
 # that the compiler crashes.
-MAPPINGS = 25_000
+MAPPINGS = 40_000
 
 
 def release_programs():

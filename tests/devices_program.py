@@ -49,7 +49,10 @@ def make(name):
     compilation of what the first one has tried.
     """
     hamiltonian = Ising(8)
-    model = DysonNet(8, features=4, hidden=2, depth=1, dtype=jnp.float64, key=jax.random.key(0))
+    small = {"features": 4, "hidden": 2, "depth": 1, "mixer": "real", "modes": 1}
+    # one program rather than one for every operation, in each of the processes
+    new = eqx.filter_jit(lambda key: DysonNet(8, dtype=jnp.float64, key=key, **small))
+    model = new(jax.random.key(0))
     sampler, optimiser, options = Metropolis(hamiltonian, CHAINS), spring(), {"warm_up": 2}
     if name == "metropolis":
         model = SpinFlip(model)

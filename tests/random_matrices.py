@@ -1,8 +1,15 @@
 """Random matrices for the tests: never symmetric, and dense reference forms by their definition."""
 
+import equinox as eqx
 import numpy as np
 
+import hodlr
 from hodlr import ExponentialToeplitz, SumOfExponentials
+
+# One program each, where calls as they stand would compile one for every operation.
+from_dense = eqx.filter_jit(hodlr.from_dense)
+from_exponentials = eqx.filter_jit(hodlr.from_exponentials)
+dense = eqx.filter_jit(lambda matrix: matrix.to_dense())
 
 DTYPES = ["float32", "float64", "complex64", "complex128"]
 
@@ -31,7 +38,10 @@ def brute_force(matrix):
     ring."""
     n = matrix.n
     lower, upper = (
-        [(complex(w), complex(p)) for w, p in zip(k.weights, k.poles, strict=True)]
+        [
+            (complex(w), complex(p))
+            for w, p in zip(np.asarray(k.weights), np.asarray(k.poles), strict=True)
+        ]
         for k in (matrix.lower, matrix.upper)
     )
     diagonal = np.broadcast_to(np.asarray(matrix.diagonal), (n,))

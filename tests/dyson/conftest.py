@@ -12,7 +12,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 
 @pytest.fixture(scope="module")
-def compile_once(tmp_path_factory):
+def compile_once(runs, tmp_path_factory):
     """Most of the time goes into compiling the same programs: share them, subprocesses included."""
     options = {
         "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "compiled"),
@@ -22,7 +22,7 @@ def compile_once(tmp_path_factory):
 
     # `dyson.app.train.build` for commands in this process: what it returns does not depend on the
     # number of steps, and the programs compiled for one problem serve the next command.
-    once = functools.lru_cache(cli.build)
+    once = runs.setdefault("problems", functools.lru_cache(cli.build))
     with pytest.MonkeyPatch.context() as patch:
         # What is compared bit for bit has to add in the same order: one device everywhere, whatever
         # the machine and whichever test comes first.
@@ -41,10 +41,19 @@ def compile_once(tmp_path_factory):
         compilation_cache.reset_cache()
 
 
+@pytest.fixture(scope="session")
+def runs():
+    """What lasts from file to file."""
+    return {}
+
+
 @pytest.fixture(scope="module")
-def finished(compile_once, tmp_path_factory):
+def finished(compile_once, runs, tmp_path_factory):
     """A run of six steps that nothing disturbed, and what it printed."""
     from commands import TINY, dyson
 
-    directory = tmp_path_factory.mktemp("runs") / "finished"
-    return directory, dyson("train", "-d", directory, *TINY, "--steps", 6, "--json")
+    if "finished" not in runs:
+        directory = tmp_path_factory.mktemp("runs") / "finished"
+        arguments = "train", "-d", directory, *TINY, "--steps", 6, "--json"
+        runs["finished"] = directory, dyson(*arguments)
+    return runs["finished"]

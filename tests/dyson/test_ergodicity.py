@@ -181,7 +181,7 @@ def test_acceptances_obey_detailed_balance(dtype):
         (Sweep, 2),
         (Typewriter, 2),
         (Sweep, 1),
-        (Typewriter, 3),
+        later(Typewriter, 3),
         later(Metropolis, 1),
         later(Typewriter, 1),
         later(Metropolis, 3),

@@ -24,12 +24,12 @@ def dense_links(model, gates):
     """Lambda^(l,m) by its definition: arrays [a, i, b, j] of all tokens and channels."""
     d, n = model.features, model.n_tokens
     shape = (d * n, d * n)
-    units = jnp.eye(d * n).reshape(d * n, d, n)
+    units = np.eye(d * n).reshape(d * n, d, n)
     per_token = lambda matrix: np.kron(matrix, np.eye(n))
     mixers, ins, outs = [], [], []
     for block, gate in zip(model.blocks, gates, strict=True):
-        columns = jax.vmap(block.propagate)(units).reshape(shape)
-        mixers.append(np.asarray(columns).T)
+        columns = np.asarray(propagate(block, units)).reshape(shape)
+        mixers.append(columns.T)
         ins.append(per_token(np.asarray(block.mix_scattered)))
         outs.append(np.asarray(gate).reshape(-1, 1) * per_token(np.asarray(block.mix_out)))
     links = {}
@@ -51,6 +51,9 @@ def band_of(dense, width, periodic):
         entries = dense[:, np.arange(n), :, column % n]  # [i, a, b]
         bands.append(np.where(inside[:, None, None], entries, 0).transpose(1, 2, 0))
     return bands
+
+
+propagate = quick_jit(lambda block, units: jax.vmap(block.propagate)(units))
 
 
 @quick_jit

@@ -116,7 +116,7 @@ def test_split_r_hat_by_hand():
     halves = np.array([[0.0, 1.0], [2.0, 5.0]])
     within = np.var(halves, axis=1, ddof=1).mean()
     between = np.var(halves.mean(axis=1), ddof=1)
-    assert split_r_hat(series) == pytest.approx(np.sqrt((0.5 * within + between) / within))
+    assert jax.jit(split_r_hat)(series) == pytest.approx(np.sqrt((0.5 * within + between) / within))
     assert jnp.isnan(split_r_hat(series[:, :3]))
 
 
@@ -159,6 +159,6 @@ def test_samples_that_all_count_the_same_are_an_average(dtype):
         1j * rng.normal(size=(8, 6)) if dtype is np.complex128 else 0
     )
     series = jnp.asarray(values, dtype)
-    plain, weighted = estimate_mean(series), estimate_mean(series, jnp.full((8, 6), 2.0))
+    plain, weighted = estimate(series), estimate(series, jnp.full((8, 6), 2.0))
     for name in ("mean", "error", "variance", "tau"):
         np.testing.assert_allclose(getattr(weighted, name), getattr(plain, name), rtol=1e-12)

@@ -101,7 +101,7 @@ def test_a_replay_by_hand():
     n, chains = 24, 600
     model = screening_network(n, depth=2, head=2.0)
     sampler = Typewriter(Ising(n), 1, interval=2, mismatch=1e-2)
-    updates = Abacus().bind(model)
+    updates = quick_jit(Abacus().bind)(model)
     theta = jax.jit(jax.vmap(lambda s: model.head.theta(model.pooled(streams(model, s)))))
     log_cosh = lambda x: np.sum(np.log(np.cosh(x)))
     keys = jax.random.split(jax.random.key(5), chains)

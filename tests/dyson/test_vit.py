@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from compiling import quick_jit
 from dyson.baselines import ViT
 from dyson.spins import random_spins
 from dyson.updates import Recompute
@@ -12,7 +13,8 @@ from dyson.vmc.ratios import fastest_updates
 
 
 def test_attention_token_by_token():
-    block = ViT(12, features=4, heads=2, key=jax.random.key(0)).blocks[0]
+    make = lambda key: ViT(12, features=4, heads=2, key=key).blocks[0]
+    block = quick_jit(make)(jax.random.key(0))
     x = np.random.default_rng(0).normal(size=(4, 3))
     query, key, value = np.split(np.asarray(block.project) @ x, 3)
     expected = np.zeros((4, 3))
@@ -21,15 +23,22 @@ def test_attention_token_by_token():
             scores = [query[head, t] @ key[head, s] / 2**0.5 for s in range(3)]
             weights = np.exp(scores) / np.sum(np.exp(scores))
             expected[head, t] = sum(w * value[head, s] for s, w in enumerate(weights))
-    np.testing.assert_allclose(block.attention(jnp.asarray(x)), block.mix @ expected, atol=1e-12)
+    found = quick_jit(lambda block, x: block.attention(x))(block, jnp.asarray(x))
+    np.testing.assert_allclose(found, np.asarray(block.mix) @ expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("complex_head", [False, True])
 def test_every_spin_matters(complex_head):
-    model = ViT(8, complex_head=complex_head, dtype=jnp.float32, key=jax.random.key(1))
+    make = lambda key: ViT(8, complex_head=complex_head, dtype=jnp.float32, key=key)
+    model = quick_jit(make)(jax.random.key(1))
     spins = random_spins(jax.random.key(2), 8)
-    flipped = jnp.where(jnp.eye(8, dtype=bool), -spins, spins)
-    change = jax.vmap(model)(flipped) - model(spins)
+
+    @quick_jit
+    def changes(model, spins):
+        flipped = jnp.where(jnp.eye(8, dtype=bool), -spins, spins)
+        return jax.vmap(model)(flipped) - model(spins)
+
+    change = changes(model, spins)
     assert change.dtype == (jnp.complex64 if complex_head else jnp.float32)
     assert float(jnp.min(jnp.abs(change))) > 1e-6
     assert isinstance(fastest_updates(model), Recompute)

@@ -9,6 +9,7 @@ import pytest
 from hodlr import ExponentialToeplitz, SumOfExponentials
 from hodlr.band import product_band, product_cores, toeplitz_product_band
 from lanes import later
+from random_matrices import dense as dense_of
 
 
 def half_of(sizes, more):
@@ -57,9 +58,9 @@ def test_band_is_the_band_of_the_dense_product(n, bandwidth, complex_poles, peri
     G2 = random_operator(rng, n, (3, 2), complex_poles, periodic, site_diagonal=True)
     G1 = random_operator(rng, n, (1, 2), complex_poles, periodic)
     m = rng.normal(size=n)
-    dense = np.asarray(G2.to_dense()) @ np.diag(m) @ np.asarray(G1.to_dense())
+    dense = np.asarray(dense_of(G2)) @ np.diag(m) @ np.asarray(dense_of(G1))
     band = eqx.filter_jit(product_band)(G2, jnp.asarray(m), G1, bandwidth)
-    scale = np.abs(G2.to_dense()).sum() * np.abs(m).max() * np.abs(G1.to_dense()).max()
+    scale = np.abs(dense_of(G2)).sum() * np.abs(m).max() * np.abs(dense_of(G1)).max()
     np.testing.assert_allclose(band, band_of(dense, bandwidth, periodic), atol=1e-14 * scale)
 
 
@@ -93,11 +94,12 @@ def test_cores_are_stable_next_to_the_unit_circle_and_at_zero():
     kernel = SumOfExponentials(jnp.ones(4), poles)
     G = ExponentialToeplitz(n, kernel, kernel, jnp.asarray(0.5))
     m = jnp.asarray(np.random.default_rng(0).normal(size=n))
-    left, right = product_cores(G, m, G)
+    left, right = eqx.filter_jit(product_cores)(G, m, G)
     assert left.shape == right.shape == (n, 4, 4)
-    assert bool(jnp.all(jnp.isfinite(left)) & jnp.all(jnp.isfinite(right)))
-    dense = np.asarray(G.to_dense()) @ np.diag(m) @ np.asarray(G.to_dense())
-    np.testing.assert_allclose(product_band(G, m, G, 3), band_of(dense, 3, False), atol=1e-10)
+    assert np.all(np.isfinite(left)) and np.all(np.isfinite(right))
+    dense = np.asarray(dense_of(G)) @ np.diag(m) @ np.asarray(dense_of(G))
+    band = eqx.filter_jit(product_band)(G, m, G, 3)
+    np.testing.assert_allclose(band, band_of(dense, 3, False), atol=1e-10)
 
 
 @pytest.mark.parametrize("periodic", [False, True])
@@ -135,7 +137,7 @@ def test_band_of_a_product_of_three(n, bandwidth, complex_poles, periodic):
     G3, G2, G1 = (random_operator(rng, n, k, complex_poles, periodic, n == 7) for k in modes)
     m2, m1 = jnp.asarray(rng.normal(size=(2, n)))
     fast = eqx.filter_jit(product_band)(G3, m2, G2, m1, G1, bandwidth=bandwidth)
-    parts = [np.asarray(G.to_dense()) for G in (G3, G2, G1)]
+    parts = [np.asarray(dense_of(G)) for G in (G3, G2, G1)]
     dense = parts[0] @ np.diag(m2) @ parts[1] @ np.diag(m1) @ parts[2]
     sizes = [abs(part) for part in parts]
     scale = np.max(sizes[0] @ np.diag(abs(m2)) @ sizes[1] @ np.diag(abs(m1)) @ sizes[2])
@@ -146,10 +148,10 @@ def test_four_operators():
     rng = np.random.default_rng(0)
     operators = [random_operator(rng, 9, (1, 1), False, True) for _ in range(4)]
     weights = [jnp.asarray(rng.normal(size=9)) for _ in range(3)]
-    dense = np.asarray(operators[0].to_dense())
+    dense = np.asarray(dense_of(operators[0]))
     factors = [operators[0]]
     for m, G in zip(weights, operators[1:], strict=True):
-        dense = dense @ np.diag(m) @ np.asarray(G.to_dense())
+        dense = dense @ np.diag(m) @ np.asarray(dense_of(G))
         factors += [m, G]
     fast = eqx.filter_jit(product_band)(*factors, 2)
     np.testing.assert_allclose(fast, band_of(dense, 2, True), atol=1e-12 * np.abs(dense).max())

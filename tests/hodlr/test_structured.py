@@ -1,44 +1,60 @@
 """What all structured matrices share: operands of every kind, entries, the diagonal, refusals."""
 
-import jax
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import hodlr
 from lanes import later
-from random_matrices import brute_force, random_toeplitz
+from random_matrices import brute_force, from_exponentials, random_toeplitz
 
 A = random_toeplitz(np.random.default_rng(0), 9, noise=True)
-FORMS = [A, hodlr.from_exponentials(A, leaf_size=3)]
+FORMS = [A, from_exponentials(A, leaf_size=3)]
 FULL = brute_force(A)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=["exponential", "hodlr"])
 def test_operands_of_every_kind(form):
     x = np.arange(9.0)
-    for operand in (x, jnp.asarray(x), list(x), tuple(x), np.arange(9)):
-        np.testing.assert_allclose(form @ operand, FULL @ x, atol=1e-12)
-        np.testing.assert_allclose(operand @ form, x @ FULL, atol=1e-12)
+    operands = x, jnp.asarray(x), list(x), tuple(x), np.arange(9)
+    factors = 2, np.int64(2), np.float32(2.0), jnp.asarray(2.0)
     rows = np.random.default_rng(1).normal(size=(2, 9))
-    np.testing.assert_allclose(rows @ form, rows @ FULL, atol=1e-12)
-    for factor in (2, np.int64(2), np.float32(2.0), jnp.asarray(2.0)):
-        np.testing.assert_allclose((form * factor).to_dense(), FULL * 2, atol=1e-12)
-        np.testing.assert_allclose((factor * form).to_dense(), FULL * 2, atol=1e-12)
-        np.testing.assert_allclose((form / factor).to_dense(), FULL / 2, atol=1e-12)
-    np.testing.assert_allclose((-form - form).to_dense(), -2 * FULL, atol=1e-12)
-    np.testing.assert_allclose(hodlr.diagonal(form), np.diag(FULL), atol=1e-12)
+
+    @eqx.filter_jit
+    def everything(form):
+        products = [(form @ operand, operand @ form) for operand in operands]
+        scaled = [(form * factor, factor * form, form / factor) for factor in factors]
+        scaled = [[each.to_dense() for each in forms] for forms in scaled]
+        return products, scaled, rows @ form, (-form - form).to_dense(), hodlr.diagonal(form)
+
+    products, scaled, several, negative, diagonal = everything(form)
+    for right, left in products:
+        np.testing.assert_allclose(right, FULL @ x, atol=1e-12)
+        np.testing.assert_allclose(left, x @ FULL, atol=1e-12)
+    for once, again, divided in scaled:
+        np.testing.assert_allclose(once, FULL * 2, atol=1e-12)
+        np.testing.assert_allclose(again, FULL * 2, atol=1e-12)
+        np.testing.assert_allclose(divided, FULL / 2, atol=1e-12)
+    np.testing.assert_allclose(several, rows @ FULL, atol=1e-12)
+    np.testing.assert_allclose(negative, -2 * FULL, atol=1e-12)
+    np.testing.assert_allclose(diagonal, np.diag(FULL), atol=1e-12)
 
 
 def test_pairs_of_types():
-    first, second = FORMS
+    @eqx.filter_jit
+    def results(a, b):
+        verbs = a @ b, a + b, hodlr.hadamard(a, b)
+        return a + b, [result.to_dense() for result in verbs]
+
     for a in FORMS:
         for b in FORMS:
-            np.testing.assert_allclose((a @ b).to_dense(), FULL @ FULL, atol=1e-11)
-            np.testing.assert_allclose((a + b).to_dense(), 2 * FULL, atol=1e-12)
-            np.testing.assert_allclose(hodlr.hadamard(a, b).to_dense(), FULL**2, atol=1e-11)
-    assert isinstance(first + first, hodlr.ExponentialToeplitz)
-    assert isinstance(first + second, hodlr.HODLR)
+            total, (product, dense, entrywise) = results(a, b)
+            np.testing.assert_allclose(product, FULL @ FULL, atol=1e-11)
+            np.testing.assert_allclose(dense, 2 * FULL, atol=1e-12)
+            np.testing.assert_allclose(entrywise, FULL**2, atol=1e-11)
+            fast = a is b is FORMS[0]
+            assert isinstance(total, hodlr.ExponentialToeplitz if fast else hodlr.HODLR)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=["exponential", "hodlr"])
@@ -63,16 +79,22 @@ def test_refused_operands(form):
 
 @pytest.mark.parametrize("form", [FORMS[0], later(FORMS[1])], ids=["exponential", "hodlr"])
 def test_logdet_and_half_solutions(form):
-    definite = hodlr.matmul(form, form.T)
     full = FULL @ FULL.T
-    F = jax.jit(lambda m: hodlr.factorise(m, positive_definite=True))(definite)
     b = np.random.default_rng(2).normal(size=(9, 2))
+
+    @eqx.filter_jit
+    def everything(form, b):
+        F = hodlr.factorise(hodlr.matmul(form, form.T), positive_definite=True)
+        halves = F.half_solve(b), F.half_product(b)
+        indefinite = hodlr.factorise(form).logdet()
+        return F.logdet(), *halves, F.solve(b), F.inverse_diagonal(), indefinite
+
+    logdet, half_solution, half_product, solution, diagonal, indefinite = everything(form, b)
     lower = np.linalg.cholesky(full)
-    np.testing.assert_allclose(F.logdet(), np.linalg.slogdet(full)[1], rtol=1e-12)
-    np.testing.assert_allclose(F.half_solve(b), np.linalg.solve(lower, b), rtol=1e-9)
-    np.testing.assert_allclose(F.half_product(b), lower @ b, rtol=1e-9)
-    np.testing.assert_allclose(F.solve(b), np.linalg.solve(full, b), rtol=1e-8)
-    np.testing.assert_allclose(F.inverse_diagonal(), np.diag(np.linalg.inv(full)), rtol=1e-8)
-    F = hodlr.factorise(form)
+    np.testing.assert_allclose(logdet, np.linalg.slogdet(full)[1], rtol=1e-12)
+    np.testing.assert_allclose(half_solution, np.linalg.solve(lower, b), rtol=1e-9)
+    np.testing.assert_allclose(half_product, lower @ b, rtol=1e-9)
+    np.testing.assert_allclose(solution, np.linalg.solve(full, b), rtol=1e-8)
+    np.testing.assert_allclose(diagonal, np.diag(np.linalg.inv(full)), rtol=1e-8)
     exact_sign, exact = np.linalg.slogdet(FULL)
-    np.testing.assert_allclose(F.logdet(), exact if exact_sign > 0 else np.nan, rtol=1e-12)
+    np.testing.assert_allclose(indefinite, exact if exact_sign > 0 else np.nan, rtol=1e-12)

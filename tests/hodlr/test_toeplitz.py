@@ -10,6 +10,8 @@ from hodlr import ExponentialToeplitz, SumOfExponentials, circulant_matvec, toep
 from lanes import later
 from random_matrices import DTYPES, brute_force, epsilon, random_sum, random_toeplitz
 
+toeplitz = jax.jit(toeplitz_matvec)
+circulant = jax.jit(circulant_matvec)
 LENGTHS = [1, 2, 63, 67, 128]
 
 
@@ -30,22 +32,23 @@ def test_products_against_dense(n, dtype):
     lag = np.arange(n)[:, None] - np.arange(n)[None, :]
     dense = np.where(lag >= 0, column[np.maximum(lag, 0)], row[np.maximum(-lag, 0)])
     bound = 50 * epsilon(dtype) * np.linalg.norm(dense) * np.linalg.norm(x)
-    product = toeplitz_matvec(column, row, x)
+    product = toeplitz(column, row, x)
     assert product.dtype == dtype
     assert np.max(np.abs(product - dense @ x)) <= bound
     ring = column[lag % n]
-    assert np.max(np.abs(circulant_matvec(column, x[:, 0]) - ring @ x[:, 0])) <= bound
+    assert np.max(np.abs(circulant(column, x[:, 0]) - ring @ x[:, 0])) <= bound
 
 
 def test_products_batch_and_differentiate():
     rng = np.random.default_rng(0)
     column, x = jnp.asarray(rng.normal(size=(4, 71))), jnp.asarray(rng.normal(size=(5, 4, 71)))
 
+    @jax.jit
     def energy(column, x):
         y = jax.vmap(jax.vmap(circulant_matvec), in_axes=(None, 0))(column, x)
         return jnp.sum(jnp.sin(y))
 
-    slope = jax.grad(energy)(column, x)
+    slope = jax.jit(jax.grad(energy))(column, x)
     direction = jnp.asarray(rng.normal(size=column.shape))
     step = 1e-6
     difference = energy(column + step * direction, x) - energy(column - step * direction, x)
@@ -93,7 +96,8 @@ def test_scan_keeps_small_outputs_beside_large_ones():
     matrix = ExponentialToeplitz(200, kernel, kernel, 1.0)
     x = np.zeros(200)
     x[0] = 1.0
-    np.testing.assert_allclose(matrix.matvec_scan(x)[1:100], 0.01 ** np.arange(1, 100), rtol=1e-12)
+    product = jax.jit(lambda m, x: m.matvec_scan(x))(matrix, x)
+    np.testing.assert_allclose(product[1:100], 0.01 ** np.arange(1, 100), rtol=1e-12)
 
 
 def test_vmap_over_whole_operators():
