@@ -237,9 +237,10 @@ def test_auto_says_which_way_it_takes_and_why(values, n_sites):
         assert sentence.endswith("ViT has no windows")
     elif n_sites == 64:
         assert sentence == (
-            "--sampler auto sweeps by windows on 64 sites: on 64 sites a proposal by a forward "
-            "pass costs 2.6e+05 multiply-adds, by a window 2.1e+05"
+            "--sampler auto sweeps by forward passes on 32 sites and by windows from 64 sites on: "
+            "on 64 sites a proposal by a forward pass costs 2.6e+05 multiply-adds, by a window "
+            "2.1e+05"
         )
     elif n_sites == 1000:
-        assert "by forward passes on 32 sites and by windows from 64 sites on: " in sentence
+        assert "by forward passes on 32 sites and by windows from 180 sites on: " in sentence
     assert jax.tree.leaves(last.network_shapes)  # nothing was computed for it

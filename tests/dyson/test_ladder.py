@@ -16,9 +16,9 @@ from dyson.app.settings import Settings
     "grow, written",
     [
         ("off", "off"),
-        ("32", "32:80"),
-        ("32,64", "32:80,64:20"),
-        (" 32:7, 64", "32:7,64:20"),
+        ("32", "32:40"),
+        ("32,64", "32:40,64:10"),
+        (" 32:7, 64", "32:7,64:10"),
         ("100:1,101:2,102:3", "100:1,101:2,102:3"),
     ],
 )
@@ -31,7 +31,7 @@ def test_a_ladder_is_written_out(grow, written):
 @pytest.mark.parametrize(
     "grow, message",
     [
-        ("", "--grow must be auto, off, or lengths with their steps like 32:80,64:20, got ''"),
+        ("", "--grow must be auto, off, or lengths with their steps like 32:40,64:10, got ''"),
         ("32;64", "--grow must be auto, off, or lengths"),
         ("0", "--grow must be auto, off, or lengths"),
         ("32:0", "--grow must be auto, off, or lengths"),
@@ -50,13 +50,16 @@ def test_a_ladder_that_does_not_fit_is_refused(grow, message):
 
 
 def test_long_chains_grow_by_themselves():
-    assert Settings(n_sites=127).ladder == ()
-    for n_sites in (128, 256, 1000, 4000):
-        for steps in (5, 89, 90, 109, 110, 150, 1000):
+    assert Settings(n_sites=63).ladder == ()
+    for n_sites in (64, 100, 256, 257, 1000, 4000, 10**6):
+        for steps in (5, 49, 50, 59, 60, 100, 1000):
             settings = Settings(n_sites=n_sites, steps=steps)
-            assert sum(rung.steps for rung in settings.ladder) < steps
-            assert bool(settings.ladder) is (steps >= 90)
+            assert sum(rung.steps for rung in settings.ladder) <= max(steps - 10, 0)
+            assert bool(settings.ladder) is (steps >= 50)
             assert list(settings.sizes) == sorted(set(settings.sizes))
+            assert all(size % 4 == 0 for size in settings.sizes[:-1])
+        jumps = [b / a for a, b in zip(settings.sizes, settings.sizes[1:], strict=False)]
+        assert max(jumps) <= 8.1
 
 
 def test_every_step_has_its_chain():

@@ -14,7 +14,6 @@ import optax
 from dyson import exact
 from dyson.app import own
 from dyson.app.choices import GIVEN, is_own
-from dyson.app.ladder import FIRST_STEPS, NEXT_STEPS
 from dyson.app.ranges import SettingsError, flag_of
 from dyson.app.settings import Settings
 from dyson.devices import placed
@@ -89,6 +88,9 @@ class Given:
 
 
 NOTHING = Given()
+
+# Steps at the full learning rate in all, and at least so many on a chain that a state has grown to.
+HOLD, HOLD_GROWN = 80, 20
 
 
 def problems_of(settings: Settings, build: Callable[[Settings], Problem]) -> Problems:
@@ -197,7 +199,7 @@ def _hold(settings: Settings) -> int:
     """Steps at the full learning rate: what a chain of its own takes, and on a grown one those that
     its longer waves take, which decay by the sum of the rates times their small energy."""
     before = sum(rung.steps for rung in settings.ladder)
-    return max(FIRST_STEPS, before + NEXT_STEPS if before else 0)
+    return max(HOLD, before + HOLD_GROWN if before else 0)
 
 
 def _of_length(name: str, found: Any, n_sites: int) -> Any:

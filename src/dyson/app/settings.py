@@ -160,7 +160,7 @@ class Settings:
         "spring", "Natural gradient, with memory or without, or any of optax.", "Optimiser"
     )
     learning_rate: float | None = _taken(
-        "Factor on the step for 80 steps, or 20 on the last chain of --grow; then it falls like "
+        "Factor on the step for 80 steps and 20 on the last chain of --grow; then it falls like "
         "1/t.",
         "Optimiser",
         above=0,
@@ -183,7 +183,7 @@ class Settings:
     steps: int = _setting(150, "Optimisation steps.", "Training", minimum=1, limit=1_000_000_000)
     grow: str = _setting(
         ladders.AUTO,
-        "Shorter chains to train on before, with the steps on each, as 32:80,64:20; auto, or off.",
+        "Shorter chains to train on before, with the steps on each, as 32:40,64:10; auto, or off.",
         "Training",
     )
     seed: int = _setting(0, "Seed of all random numbers.", "Training", minimum=0, maximum=2**32 - 1)
