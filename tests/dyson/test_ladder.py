@@ -51,6 +51,7 @@ def test_a_ladder_that_does_not_fit_is_refused(grow, message):
 
 def test_long_chains_grow_by_themselves():
     assert Settings(n_sites=63).ladder == ()
+    assert Settings(n_sites=64, hamiltonian="heisenberg", magnetisation=40).ladder == ()
     for n_sites in (64, 100, 256, 257, 1000, 4000, 10**6):
         for steps in (5, 49, 50, 59, 60, 100, 1000):
             settings = Settings(n_sites=n_sites, steps=steps)

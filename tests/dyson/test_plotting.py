@@ -38,6 +38,16 @@ def test_with_an_exact_value_the_relative_error_is_drawn(tmp_path):
     figure.savefig(tmp_path / "plot.png")
 
 
+def test_growth_is_marked(tmp_path):
+    """A line and the new number of sites in both panels, between the steps where a state grew."""
+    sites = np.array([4, 4, 8, 8, 16])
+    for axes in plotting.convergence(STEPS, ENERGIES, ERRORS, V_SCORES, n_sites=sites):
+        marks = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"]
+        assert marks == [2.5, 4.5]
+        assert [text.get_text() for text in axes.texts] == ["8 sites", "16 sites"]
+        axes.figure.savefig(tmp_path / "plot.png")
+
+
 def test_exact_agreement_and_an_empty_run_can_be_drawn(tmp_path):
     for steps in (STEPS, STEPS[:0]):
         flat = np.full(len(steps), -10.0)

@@ -57,7 +57,26 @@ def convergence(
     _logarithmic(lower, v_scores)
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
+        _mark_growth(axes, steps, sites)
     return upper, lower
+
+
+def _mark_growth(axes: Axes, steps: np.ndarray, sites: np.ndarray) -> None:
+    """A line where a state grew, with the sites of the chain that begins there."""
+    (grown,) = np.nonzero(np.diff(sites))
+    for last in grown:
+        where = (steps[last] + steps[last + 1]) / 2
+        axes.axvline(where, color="0.5", linewidth=0.8, linestyle="--")
+        axes.annotate(
+            f"{sites[last + 1]:.0f} sites",
+            (where, 0.97),
+            xycoords=axes.get_xaxis_transform(),
+            xytext=(3, 0),
+            textcoords="offset points",
+            rotation=90,
+            verticalalignment="top",
+            fontsize="small",
+        )
 
 
 def typewriter_scaling(

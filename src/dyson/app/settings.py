@@ -229,8 +229,10 @@ class Settings:
     @property
     def ladder(self) -> tuple[ladders.Rung, ...]:
         """The shorter chains that come before that of ``n_sites``."""
-        # networks that know one length only, and objects of that length
+        # networks that know one length only, objects of that length, and a number of up spins that
+        # is another filling on each
         alone = self.site_embedding is not False or GIVEN in (self.hamiltonian, self.network)
+        alone |= abs(self.magnetisation or 0) > 1
         text = ladders.OFF if alone and self.grow == ladders.AUTO else self.grow
         try:
             return ladders.ladder(text, self.n_sites, self._token, self.steps)
