@@ -2,7 +2,7 @@
 
 import typer
 
-from dyson.app.bench import accuracy, local_energy, sampler, training_time, typewriter
+from dyson.app.bench import accuracy, local_energy, sampler, seeds, training_time, typewriter
 
 app = typer.Typer(
     no_args_is_help=True, help="Measure the speed and the accuracy of the library on this machine."
@@ -11,4 +11,5 @@ app.command("local-energy")(local_energy.command)
 app.command("sampler")(sampler.command)
 app.command("typewriter")(typewriter.command)
 app.command("accuracy")(accuracy.command)
+app.command("seeds")(seeds.command)
 app.command("training-time")(training_time.command)
