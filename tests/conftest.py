@@ -65,7 +65,7 @@ def pytest_configure(config):
     """
     if config.getoption("annotations"):
         jaxtyping.install_import_hook(["hodlr", *physics()], "typechecking.checked")
-    examples = 25 if config.getoption("exhaustive") else 4
+    examples = 25 if config.getoption("exhaustive") else 3
     hypothesis.settings.register_profile(
         "lane", max_examples=examples, deadline=None, derandomize=True
     )

@@ -19,6 +19,8 @@ PAGES = sorted(
 # Pages whose programs are those of other tests, at length.
 LONG = {
     "docs/ground_states.md",
+    "docs/observables.md",
+    "docs/signs_and_sectors.md",
     "docs/hodlr/gaussian_processes.md",
     "docs/hodlr/integral_equations.md",
     "docs/hodlr/signals.md",

@@ -41,11 +41,10 @@ def single(n_sites):
     "depth, complex_head, token_size, n_sites, periodic",
     [
         (2, False, 2, 6, True),
-        (2, False, 4, 12, False),
         (1, True, 1, 7, True),
         later(1, True, 1, 7, False),
         later(2, False, 2, 6, False),
-        later(2, False, 4, 12, True),
+        *(later(2, False, 4, 12, periodic) for periodic in (True, False)),
         *(later(2, False, 1, 7, periodic) for periodic in (True, False)),
         *(later(2, False, 1, 64, periodic) for periodic in (True, False)),
         *(later(2, False, 2, 46, periodic) for periodic in (True, False)),

@@ -111,8 +111,15 @@ def test_smooth_log_cosh_is_log_cosh_but_for_its_zeros():
     np.testing.assert_allclose(parts(jnp.array([0.0, np.pi / 2])), 0, atol=1e-15)
 
 
-@pytest.mark.parametrize("complex_head", [False, True])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize(
+    "complex_head, dtype",
+    [
+        (False, jnp.float32),
+        (True, jnp.float64),
+        later(False, jnp.float64),
+        later(True, jnp.float32),
+    ],
+)
 def test_start_is_calibrated(complex_head, dtype):
     model = DysonNet(64, complex_head=complex_head, dtype=dtype, key=jax.random.key(3))
     assert {x.dtype for x in jax.tree.leaves(model)} == {jnp.dtype(dtype)}

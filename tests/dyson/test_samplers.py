@@ -63,7 +63,7 @@ def check(sampler, n_sites, state, info):
 
 # forward passes do not know the size; windows and intervals do: up to ten sites later
 SIZES = {
-    "flips": [5],
+    "flips": [],
     "exchanges": [1],
     "sweep": [1, 9],
     "swept exchanges": [2],

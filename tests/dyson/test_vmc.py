@@ -40,7 +40,8 @@ MINSR = minsr()
 
 def small_problem(n_sites=6, optimiser=MINSR, updates=None, **options):
     hamiltonian = Ising(n_sites, **options.pop("hamiltonian", {}))
-    network = DysonNet(n_sites, features=4, hidden=4, key=jax.random.key(0), **options)
+    options = {"features": 4, "hidden": 4, "depth": 1} | options
+    network = DysonNet(n_sites, key=jax.random.key(0), **options)
     model = SpinFlip(network) if hamiltonian.spin_flip_symmetric else network
     sampler = Metropolis(hamiltonian, 32)
     vmc = VMC(hamiltonian, sampler, optimiser, warm_up=2, updates=updates)
@@ -49,7 +50,7 @@ def small_problem(n_sites=6, optimiser=MINSR, updates=None, **options):
 
 @pytest.mark.optimised
 def test_finds_the_ground_state_and_compiles_once():
-    vmc, state = small_problem(8, depth=1, dtype=jnp.float32)
+    vmc, state = small_problem(8, dtype=jnp.float32)
     programs = draw, measured, improved
     before = [program._cached._cache_size() for program in programs]
     for _ in range(60):
