@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("compile_once")
 
 def test_an_interrupted_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch):
     directory = tmp_path / "run"
-    update = Display.update
+    update, handler = Display.update, signal.getsignal(signal.SIGINT)
 
     def interrupt(display, record):
         update(display, record)
@@ -32,7 +32,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch)
     assert (code, out) == (130, "")
     sentence = f"dyson: stopped after step 3 of 6; dyson resume {directory} goes on from there"
     assert err.splitlines()[-1] == sentence
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
     assert "result.json" not in contents(directory)
 
     code, out, _ = dyson("resume", directory, "--batches", 2)

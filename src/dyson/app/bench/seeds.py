@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dyson import NonFiniteError
-from dyson.app.estimates import evaluate, final_key
+from dyson.app.estimates import compare, evaluate, final_key, plain_numbers
 from dyson.app.problem import build
 from dyson.app.settings import Settings
 
@@ -72,15 +72,15 @@ def trainings(system: str, settings: Settings, seeds: Sequence[int]) -> Iterator
 
     A training that meets a value that is not finite ends there and has no energy.
     """
-    problem, per_site = build(settings), 1 / settings.n_sites
+    problem = build(settings)
     for seed in seeds:
-        start, early, known = time.perf_counter(), None, {}
+        start, early, known = time.perf_counter(), {}, {}
         state = build(dataclasses.replace(settings, seed=seed)).initial_state()
         try:
             for step in range(1, settings.steps + 1):
                 state, info = problem.vmc.step(state)
                 if step == EARLY:
-                    early = info
+                    early = compare(problem, plain_numbers(info))
             known = evaluate(problem, state, batches=BATCHES, key=final_key(seed, state.step))
         except NonFiniteError:
             pass
@@ -88,8 +88,8 @@ def trainings(system: str, settings: Settings, seeds: Sequence[int]) -> Iterator
             system=system,
             seed=seed,
             steps=int(state.step),
-            early=None if early is None else float(early.energy) * per_site,
-            early_error=None if early is None else float(early.error) * per_site,
+            early=early.get("energy_per_site"),
+            early_error=early.get("error_per_site"),
             energy=known.get("energy_per_site"),
             error=known.get("error_per_site"),
             v_score=known.get("v_score"),
