@@ -332,6 +332,9 @@ class CholeskyFactorisation(AbstractFactorisation):
 
     def _of_any(self, function, x: ArrayLike) -> Array:
         x, _ = promote(x, jnp.zeros((), self.matrix.dtype))
-        columns = self.chunks.split(check_columns(x, self.matrix.shape[0]))
+        if jnp.iscomplexobj(x) and not jnp.issubdtype(self.matrix.dtype, jnp.complexfloating):
+            return lax.complex(self._of_any(function, x.real), self._of_any(function, x.imag))
+        working = check_columns(x, self.matrix.shape[0]).astype(self.matrix.dtype)
+        columns = self.chunks.split(working)
         y = function(self.chunks, self.working, self.triangle, columns)
-        return y.reshape(-1, columns.shape[-1])[: x.shape[0]].reshape(x.shape)
+        return y.reshape(-1, columns.shape[-1])[: x.shape[0]].reshape(x.shape).astype(x.dtype)

@@ -71,10 +71,11 @@ def _check_hermitian(A: Structured) -> None:
     """Refuse a matrix of known values that is not its own adjoint, by one product with each."""
     if any(isinstance(a, Tracer) for a in jax.tree.leaves(A)):
         return
-    x = jnp.asarray(np.cos(np.arange(A.shape[0]) ** 2 % 1009), A.dtype)
-    there, back = A @ x, A.H @ x
-    size = frobenius(there, back)
-    if frobenius(there - back) > 1e4 * float(jnp.finfo(A.dtype).eps) * size:
+    with jax.ensure_compile_time_eval():  # known values also within a function being traced
+        x = jnp.asarray(np.cos(np.arange(A.shape[0]) ** 2 % 1009), A.dtype)
+        there, back = A @ x, A.H @ x
+        size, apart = float(frobenius(there, back)), float(frobenius(there - back))
+    if apart > 1e4 * float(jnp.finfo(A.dtype).eps) * size:
         raise ValueError(
             "factorise(A, positive_definite=True) needs a matrix that is its own adjoint, but "
             "A.H differs from A; leave positive_definite out for a general matrix."

@@ -52,13 +52,15 @@ class Eliminated(NamedTuple):
     """Of every chunk, with m = b + 2r: the transformation (T, m, m) of its equations, the triangle
     (T, b + r, b + r) that makes of them, what it couples to (T, b + r, r + r'), and the carry
     (T, r, r + r') that came in. `signs` (T, m): factors of the inverse transformation's
-    determinant."""
+    determinant. `end` (): zero, from which all passes back start, so that what may not be answered
+    is held up there."""
 
     transformation: Array
     triangle: Array
     onward: Array
     carry: Array
     signs: Array
+    end: Array
 
 
 # Chunks of this many sites: fewer, and calls of LAPACK cost more than what they do; more, and the
@@ -77,11 +79,11 @@ def _pivoted(columns: Array) -> tuple[Array, Array, Array]:
     Gaussian elimination with row pivots, T = L⁻¹ P."""
     m, k = columns.shape
     packed, pivots, permutation = lax.linalg.lu(columns)
-    identity = jnp.eye(m, dtype=columns.dtype)
-    lower = jnp.tril(jnp.pad(packed, ((0, 0), (0, m - k))), -1) + identity
-    transformation = lax.linalg.triangular_solve(
-        lower, identity[permutation], left_side=True, lower=True, unit_diagonal=True
+    rows = jnp.eye(m, dtype=columns.dtype)[permutation]
+    above = lax.linalg.triangular_solve(
+        packed[:k], rows[:k], left_side=True, lower=True, unit_diagonal=True
     )
+    transformation = jnp.concatenate([above, rows[k:] - packed[k:] @ above])
     moved = pivots != jnp.arange(k, dtype=pivots.dtype)
     return transformation, jnp.triu(packed[:k]), jnp.where(moved, -1, 1).astype(columns.dtype)
 
@@ -114,11 +116,15 @@ def eliminate(chunks: Chunks) -> Eliminated:
     """Of chunks with at least one wave either way. Without derivatives: they are those of
     `log_determinant` and of solutions."""
     done = _eliminate(chunks, _pivoted)
-    grown = jnp.max(jnp.stack([jnp.max(jnp.abs(a)) for a in done[:4]]))
-    tame = grown <= _GROWTH * done.transformation.shape[-1]
-    # One after the other, also where vmap makes both of a condition: see `hodlr.lowrank.in_turn`.
-    done, chunks = lax.optimization_barrier((done, chunks))
-    return lax.cond(tame, lambda: done, lambda: _eliminate(chunks, _reflected))
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(a)) for a in done[:4]]))
+    grown = ~(largest <= _GROWTH * done.transformation.shape[-1])
+    # A loop that runs once or not at all: a condition would copy what both of its sides return, and
+    # under vmap do both.
+    return lax.while_loop(
+        lambda state: state[0],
+        lambda state: (jnp.zeros_like(grown), _eliminate(chunks, _reflected)),
+        (grown, done),
+    )[1]
 
 
 def _eliminate(chunks: Chunks, triangulate: Triangulate) -> Eliminated:
@@ -155,9 +161,10 @@ def _eliminate(chunks: Chunks, triangulate: Triangulate) -> Eliminated:
         odd = (r + above * kept) % 2 == 1
         signs = signs.at[0].set(jnp.where(odd, -signs[0], signs[0]))
         turned = transformation @ beyond
-        return turned[kept:], Eliminated(transformation, triangle, turned[:kept], carry, signs)
+        return turned[kept:], (transformation, triangle, turned[:kept], carry, signs)
 
-    return lax.scan(step, identity, (tuple(chunks), above))[1]
+    done = lax.scan(step, identity, (tuple(chunks), above))[1]
+    return Eliminated(*done, jnp.zeros((), dtype))
 
 
 def back_substitute(chunks: Chunks, done: Eliminated, b: Array) -> Array:
@@ -179,7 +186,7 @@ def back_substitute(chunks: Chunks, done: Eliminated, b: Array) -> Array:
 
     start = jnp.zeros((r, columns), b.dtype)
     right = lax.scan(forward, start, (done.transformation, b))[1]
-    end = jnp.zeros((r + chunks.upper.enter.shape[-1], columns), b.dtype)
+    end = jnp.broadcast_to(done.end, (r + chunks.upper.enter.shape[-1], columns)).astype(b.dtype)
     sites = (done.triangle, done.onward, chunks.upper, right)
     return lax.scan(backward, end, sites, reverse=True)[1]
 
@@ -190,7 +197,7 @@ def sign_and_logabs(done: Eliminated) -> tuple[Array, Array]:
     moduli = jnp.abs(pivots)
     zero = moduli == 0
     phases = jnp.where(zero, 0, pivots / jnp.where(zero, 1, moduli).astype(pivots.dtype))
-    return jnp.prod(phases) * jnp.prod(done.signs), jnp.sum(jnp.log(moduli))
+    return jnp.prod(phases) * jnp.prod(done.signs), jnp.sum(jnp.log(moduli)) + jnp.real(done.end)
 
 
 @Lasting
@@ -204,15 +211,14 @@ def slopes(chunks: Chunks, done: Eliminated) -> Chunks:
 
     def step(beyond: Array, site):
         # beyond: how f⁺ and g answer to the carry's right side, (r + s, r).
-        done, upper = site
-        turned = done.transformation
+        turned, triangle, onward, carried, upper = site
         outside = beyond @ turned[kept:]
         inside = lax.linalg.triangular_solve(
-            done.triangle, turned[:kept] - done.onward @ outside, left_side=True
+            triangle, turned[:kept] - onward @ outside, left_side=True
         )
         f, x, g = inside[:r], inside[r:], outside[r:]
         sent, rows, carry = slice(0, r), slice(r, r + b), slice(r + b, None)
-        from_right = done.carry[:, r:]
+        from_right = carried[:, r:]
         derivatives = Chunks(
             x[:, rows].T,
             Waves(f[:, rows].T, -x[:, sent], -f[:, sent].T),
@@ -221,8 +227,9 @@ def slopes(chunks: Chunks, done: Eliminated) -> Chunks:
         left = upper.enter.T @ x[:, carry] + upper.through.T @ g[:, carry]
         return jnp.concatenate([f[:, carry], left]), derivatives
 
-    end = jnp.zeros((r + s, r), chunks.blocks.dtype)
-    return lax.scan(step, end, (done, chunks.upper), reverse=True)[1]
+    end = jnp.broadcast_to(done.end, (r + s, r))
+    sites = (done.transformation, done.triangle, done.onward, done.carry, chunks.upper)
+    return lax.scan(step, end, sites, reverse=True)[1]
 
 
 @slopes.derivative
@@ -279,7 +286,7 @@ class PivotedFactorisation(CheckedFactorisation):
         return cls(matrix, *_factor(chunks, _start(chunks, matrix.shape[0])))
 
     def _core(self) -> Array:
-        return self.done.triangle
+        return self.done.end
 
     def _solve(self, b: Array) -> Array:
         constant, done = lax.stop_gradient(self.chunks), self.done
@@ -317,8 +324,8 @@ def _start(chunks: Chunks, n: int) -> Array:
 
 
 def _condition(chunks: Chunks, done: Eliminated, start: Array) -> Array:
-    """A lower bound of ‖A‖ ‖A⁻¹‖ by power iteration on each, within a factor of two or so; some
-    products and two solutions."""
+    """A lower bound of ‖A‖ ‖A⁻¹‖ by power iteration on each, mostly within a factor of two or so;
+    three products and two solutions."""
 
     def forth(b: Array) -> Array:
         return back_substitute(chunks, done, b)
@@ -326,13 +333,8 @@ def _condition(chunks: Chunks, done: Eliminated, start: Array) -> Array:
     def back(b: Array) -> Array:
         return jnp.conj(jax.linear_transpose(forth, b)(jnp.conj(b))[0])
 
-    def step(_, state):
-        x, _ = state
-        y = chunks.product(unit(x))
-        return chunks.H.product(unit(y)), frobenius(y)
-
-    real = jnp.zeros((), jnp.finfo(start.dtype).dtype)
-    norm = lax.fori_loop(0, 4, step, (start, real))[1]
+    along = chunks.H.product(unit(chunks.product(unit(start))))
+    norm = frobenius(chunks.product(unit(along)))
     # What A⁻¹ blows up most is most of its product with anything, so A⁻ᴴ blows that up as much.
     once = forth(unit(start))
     condition = norm * jnp.maximum(frobenius(once), frobenius(back(unit(once))))

@@ -66,8 +66,9 @@ class AbstractFactorisation(eqx.Module):
         """x with A x = b for b (n,) or (n, k); with Aᵀ, Ā or Aᴴ for `transpose`, `conj` or both.
 
         `refinements` steps of iterative refinement, each one product and one more solve: the
-        residual becomes small in every row by itself, where rows differ in size. RuntimeError where
-        A is singular to working precision.
+        residual becomes small in every row by itself, where rows differ in size. For b more precise
+        than A it is that of b's precision, where A is not too close to singular in its own.
+        RuntimeError where A is singular to working precision.
         """
         return self._trusted().unchecked(b, transpose, conj, refinements)
 
@@ -78,17 +79,17 @@ class AbstractFactorisation(eqx.Module):
         b, _ = promote(b, jnp.zeros((), self.matrix.dtype))
         columns = check_columns(b, self.matrix.shape[0])
         check_finite("the right-hand side", b)
-        if columns.dtype != self.matrix.dtype and not jnp.issubdtype(
-            self.matrix.dtype, jnp.complexfloating
-        ):
+        if not jnp.issubdtype(self.matrix.dtype, jnp.complexfloating):
             if jnp.issubdtype(columns.dtype, jnp.complexfloating):
                 parts = jnp.concatenate([columns.real, columns.imag], axis=-1)
                 x = self.unchecked(parts, transpose, refinements=refinements)
                 return jax.lax.complex(*jnp.split(x, 2, axis=-1)).reshape(b.shape)
-        direct = _under(self._solve, columns, transpose, conj)
-        x = direct(columns)
+        working = columns.astype(self.matrix.dtype)
+        direct = _under(self._solve, working, transpose, conj)
+        x = direct(working).astype(columns.dtype)
         for _ in range(refinements):
-            x = x + direct(columns - _view(self.matrix, transpose, conj) @ x)
+            rest = columns - _view(self.matrix, transpose, conj) @ x
+            x = x + direct(rest.astype(working.dtype)).astype(columns.dtype)
         return x.reshape(b.shape)
 
     def residual(self, x: Array, b: Array, *, transpose: bool = False, conj: bool = False) -> Array:

@@ -83,6 +83,46 @@ def test_against_numpy(n, dtype, periodic, noise, form):
     assert float(residual) <= scale
 
 
+@pytest.mark.parametrize("dtype", ["float64", later("complex128")])
+@pytest.mark.parametrize(
+    "form", ["general", later("hodlr"), later("ring"), "positive", "irregular"]
+)
+def test_right_sides_more_precise_than_the_matrix(form, dtype):
+    """They keep their type, solutions have the precision of the matrix, and refined ones their
+    own."""
+    kernel = SumOfExponentials(np.float32([1, 1]), np.float32([0.5, 0.9]))
+    ring = form == "ring"
+    A = hodlr.ExponentialToeplitz(37, kernel, kernel, np.float32(3), ring)
+    if form == "hodlr":
+        A = hodlr.from_exponentials(A, leaf_size=13)
+    if form == "irregular":
+        times = np.float32(np.sort(np.random.default_rng(0).uniform(size=37)))
+        A = hodlr.Covariance(times, hodlr.kernels.Matern(np.float32(0.3)), np.float32(1))
+    positive = form in ("positive", "irregular")
+    full = np.asarray(A.to_dense(), np.float64)
+    b = np.random.default_rng(1).normal(size=(37, 2)).astype(dtype)
+    b = b + 1j * b[::-1] if dtype == "complex128" else b
+    assert A.dtype == np.float32 and b.dtype == dtype
+
+    @jax.jit
+    def answers(b):
+        F = hodlr.factorise(A, positive_definite=positive)
+        halves = (F.half_solve(b), F.half_product(b)) if positive else ()
+        return F.solve(b), F.solve(b[:, 0], transpose=True), halves
+
+    x, y, halves = jax.tree.map(np.asarray, answers(b))
+    assert {a.dtype for a in (x, y, *halves)} == {np.dtype(dtype)}
+    np.testing.assert_allclose(full @ x, b, atol=1e-4)
+    np.testing.assert_allclose(full.T @ y, b[:, 0], atol=1e-4)
+    if positive:
+        lower = np.linalg.cholesky(full)
+        np.testing.assert_allclose(halves[0], np.linalg.solve(lower, b), atol=1e-4)
+        np.testing.assert_allclose(halves[1], lower @ b, atol=1e-4)
+    if form == "general":
+        again = hodlr.factorise(A).solve(b, refinements=2)
+        np.testing.assert_allclose(full @ np.asarray(again), b, atol=1e-12)
+
+
 @pytest.mark.parametrize("form", ["exponential", later("hodlr")])
 def test_derivatives_against_finite_differences(form):
     rng = np.random.default_rng(3)

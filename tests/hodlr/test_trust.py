@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -222,6 +223,15 @@ def test_where_elements_grow_reflections_eliminate(leaf_size):
     assert error <= 20 * epsilon("float64") and condition <= 1.01 * np.linalg.cond(full)
     np.testing.assert_allclose(full @ x, b, atol=1e-12)
     np.testing.assert_allclose(full.T @ y, b, atol=1e-12)
+
+    # Beside one that does not grow, each has the answers that it has alone.
+    other = full + 3 * np.eye(n)
+    batch = [hodlr.from_dense(a, leaf_size=leaf_size, rank=20) for a in (other, full)]
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batch)
+    solutions = jax.vmap(lambda A: _unchecked(A, b)[:2])(both)
+    for a, answers in zip((other, full), zip(*solutions, strict=True), strict=True):
+        np.testing.assert_allclose(a @ answers[0], b, atol=1e-12)
+        np.testing.assert_allclose(a.T @ answers[1], b, atol=1e-12)
 
 
 @pytest.mark.parametrize("n, modes", [(37, 1), later(37, 2), later(48, 3), later(33, 3)])
