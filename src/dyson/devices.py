@@ -57,11 +57,12 @@ def over_chains(function):
         if devices.size == 1:
             return function(keys, model, samples)
         arrays, static = eqx.partition(model, eqx.is_array)
+        chains = PartitionSpec(*devices.axis_names)
         shared = jax.shard_map(
             lambda k, a, s: function(k, eqx.combine(a, static), s),
             mesh=devices,
-            in_specs=(PartitionSpec(CHAINS), PartitionSpec(), PartitionSpec(CHAINS)),
-            out_specs=PartitionSpec(CHAINS),
+            in_specs=(chains, PartitionSpec(), chains),
+            out_specs=chains,
             check_vma=False,
         )
         return shared(keys, arrays, samples)
@@ -118,13 +119,17 @@ def gathered(tree: Any) -> Any:
 
 
 def _all_devices() -> Mesh:
-    return Mesh(np.array(jax.devices()), (CHAINS,))
+    """In a line along ``CHAINS``, or as another library has set them in a line for all arrays."""
+    around = jax.sharding.get_abstract_mesh()
+    line = around.axis_names if around.axis_sizes == (jax.device_count(),) else (CHAINS,)
+    return Mesh(np.array(jax.devices()), line)
 
 
 def _by_chain(samples: Any) -> NamedSharding:
     devices = mesh(samples.spins.shape[0])
     # jit names the layout of a single device P(): another name would compile the step twice
-    return NamedSharding(devices, PartitionSpec(CHAINS) if devices.size > 1 else PartitionSpec())
+    chains = PartitionSpec(*devices.axis_names) if devices.size > 1 else PartitionSpec()
+    return NamedSharding(devices, chains)
 
 
 def _everywhere() -> NamedSharding:

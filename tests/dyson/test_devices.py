@@ -212,3 +212,35 @@ def test_without_a_launcher_nothing_can_be_joined():
     with pytest.raises(ProcessError, match="start this program with srun or mpirun"):
         processes.join()
     assert sys.excepthook is hook
+
+
+BESIDE = """
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+jax.config.update("jax_enable_x64", True)
+from dyson import train
+
+if {beside}:
+    jax.set_mesh(Mesh(np.array(jax.devices()), ("theirs",)))
+small = dict(n_sites=6, features=3, hidden=2, depth=1, chains=4, steps=2, batches=1)
+print(train("ising", progress=False, precision=64, **small).energy)
+"""
+
+
+def test_another_library_may_have_set_the_devices_in_a_line():
+    """NetKet does so when it is imported; every array of the program then says where it lies."""
+    energies = []
+    for beside in (False, True):
+        done = subprocess.run(
+            [sys.executable, "-c", BESIDE.format(beside=beside)],
+            env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        energies.append(float(done.stdout))
+    assert energies[0] == energies[1]

@@ -79,6 +79,29 @@ def test_imports_go_one_way():
             assert not any(x.startswith("dyson") for x in found), name
 
 
+# The house from the roof down: what a package or module imports lies below it.
+FLOORS = """
+    app analysis vmc samplers abacus updates scattering baselines networks mixers exact hamiltonians
+    optimisers checkpoint devices batching processes files phases spins fields hodlr
+""".split()
+
+
+def test_imports_go_down():
+    def floor(module):
+        names = module.split(".")
+        return FLOORS.index(names[0] if names[0] == "hodlr" else names[1])
+
+    imported = modules()
+    for name, found in imported.items():
+        if name == "dyson":  # the front door
+            continue
+        for x in found - {"dyson"}:
+            if "." in x and x.split(".")[0] == "dyson" and f"{name}.".startswith("dyson.app."):
+                if x.split(".")[1] not in FLOORS:  # the application comes in by the front door
+                    continue
+            assert floor(x) >= floor(name), (name, x)
+
+
 def test_dyson_uses_the_public_names_of_hodlr():
     for name, found in modules().items():
         if name.startswith("dyson"):

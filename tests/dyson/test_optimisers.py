@@ -292,6 +292,59 @@ def test_a_node_is_crossed(make):
     np.testing.assert_allclose(update, free, rtol=1e-9, atol=1e-12)
 
 
+def imaginary_time(make, steps, rate):
+    """How far the energies of eight configurations lie apart, step by step, where log psi of each
+    is a parameter and each counts |psi|^2: nothing is unseen, and excitations reach up to 25."""
+    rng = np.random.default_rng(16)
+    full = -np.abs(rng.normal(size=(8, 8)))
+    full = full + full.T + np.diag(rng.uniform(0, 18, size=8))
+    assert rate * np.ptp(np.linalg.eigvalsh(full)) > 4  # Euler's steps are stable up to 2
+    optimiser, derivatives = make(rate, shift=1e-7), jnp.eye(8)[:, None]
+
+    @jax.jit
+    def step(log_psi, state):
+        psi = jnp.exp(log_psi - jnp.max(log_psi))
+        energies = full @ psi / psi
+        update, state = optimiser.update(
+            log_psi, state, derivatives=derivatives, energies=energies, weights=psi**2,
+            response=lambda update: update[:, None],
+        )  # fmt: skip
+        apart = jnp.sqrt(jnp.sum(psi**2 * (energies - energies[0]) ** 2) / jnp.sum(psi**2))
+        return log_psi + update, state, apart
+
+    log_psi, found = jnp.zeros(8), []
+    state = optimiser.init(log_psi)
+    for _ in range(steps):
+        log_psi, state, apart = step(log_psi, state)
+        found.append(float(apart))
+    return np.array(found), state
+
+
+@pytest.mark.parametrize("make", [minsr, later(sr)])
+def test_steps_too_long_for_an_excitation_become_firmer(make):
+    found, state = imaginary_time(make, 400, rate=0.2)
+    assert found[0] > 1 and np.all(found[300:] < 1e-6)
+    assert 1 <= float(state.firmness) < 1e12
+
+
+@pytest.mark.parametrize("weight", [0.0, 1e-24])
+def test_a_sample_that_does_not_count_may_fall_to_a_node(weight):
+    """Its log psi of -inf is no reason for a firmer step; that of any other is."""
+    derivatives, energies = samples(4)
+    weights = jnp.ones(20).at[3].set(weight)
+
+    def response(falls):
+        return lambda update: (derivatives @ update).at[falls].set(-jnp.inf)
+
+    optimiser = minsr(0.1)
+    arguments = {"derivatives": derivatives, "energies": energies, "weights": weights}
+    state = optimiser.init(jnp.zeros(7))
+    _, after = optimiser.update(jnp.zeros(7), state, response=response(3), **arguments)
+    assert float(after.firmness) == 1
+    _, after = optimiser.update(jnp.zeros(7), state, response=response(4), **arguments)
+    assert float(after.firmness) > 100
+
+
 def test_a_step_that_is_not_finite_comes_back():
     derivatives, energies = samples(2)
     optimiser = spring()

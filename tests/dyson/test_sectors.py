@@ -216,11 +216,28 @@ def test_what_happens_at_a_node():
         moves = (other, last), (node, last), (node, both)
         return [jnp.real(bound.propose(bound.init(s), move).log_ratio) for s, move in moves]
 
-    to, away, between = map(float, ratios(Recompute(), model))
-    assert (to, away) == (-np.inf, np.inf) and np.isnan(between)
-    # which round-off may hide
-    to, away, _ = map(float, ratios(Abacus(), model))
-    assert to < -25 and away > 25
+    for updates in (Recompute(), Abacus()):
+        to, away, between = map(float, ratios(updates, model))
+        assert (to, away) == (-np.inf, np.inf) and np.isnan(between)
+
+
+@pytest.mark.parametrize("dtype", ["float64", later("float32")])
+def test_terms_that_cancel_but_for_round_off_make_a_node(dtype):
+    """Whatever else is small: derivatives of what is left were infinite or noise, and a training in
+    the odd sector ended there, where a sample was led to a node from one of little amplitude."""
+    model = SpinFlip(random_network(4, seed=1, depth=1), -1)
+    eps = float(np.finfo(dtype).eps)
+    for apart, expected in ((8 * eps, -np.inf), (1e4 * eps, np.log(5e3 * eps))):
+        for high in (0.0, -900.0, 900.0):
+            terms = jnp.asarray(np.log1p([apart, 0]), dtype) + jnp.asarray(high, dtype)
+            if high == 0:
+                np.testing.assert_allclose(model.combine(terms).real, expected, rtol=0.02)
+            elif apart < 1e3 * eps:
+                assert model.combine(terms).real == -np.inf
+    # one image is the other one moved along the ring: every program rounds their terms differently
+    spins = jnp.array([1, 1, -1, -1], jnp.int8)
+    single = jax.tree.map(lambda a: a.astype(dtype) if eqx.is_inexact_array(a) else a, model)
+    assert single(spins).real == -np.inf
 
 
 CHAINS, SAMPLES, SETTLE = 256, 60, 10

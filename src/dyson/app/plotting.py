@@ -137,6 +137,22 @@ def training_times(
     return axes
 
 
+def times_to_accuracy(
+    courses: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, figure: Figure | None = None
+) -> Axes:
+    """Relative errors against seconds of training, one curve (seconds, errors) by the name of each
+    training."""
+    figure = Figure(figsize=(7, 5), layout="constrained") if figure is None else figure
+    axes = figure.subplots()
+    for name, (seconds, errors) in courses.items():
+        axes.loglog(seconds, errors, marker="o", markersize=3, label=name)
+    axes.set_xlabel("seconds, compilation included")
+    axes.set_ylabel("relative error of the energy")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return axes
+
+
 class Sweep(NamedTuple):
     """Of several networks along one parameter: `energies` per site and `v_scores` by the name of
     the network, each of shape (points, seeds)."""

@@ -14,6 +14,10 @@ from dyson.networks.base import Network
 # some configuration is changed by every symmetry.
 MOST_SITES_OF_EMPTY_SECTORS = 6
 
+# A mean of terms that is less than so many times eps of the largest one is zero.  The terms are
+# exponentials of numbers up to a hundred or so, whose round-off they multiply.
+ROUND_OFF = 100
+
 
 class Projection(Network):
     """The mean of w_g psi(g sigma) over the symmetries g, of any network or projection.
@@ -26,8 +30,8 @@ class Projection(Network):
     a real psi is negative.  At a *node*, where the terms cancel to exactly 0, it is -inf: moves to
     there have the log-ratio -inf and moves away +inf, so that a Markov chain leaves a node at once
     and never enters one; from node to node it is NaN, which no sampler accepts.  Local energies and
-    derivatives of log psi at a node are not finite.  Terms that would cancel but for round-off
-    leave an amplitude of the order of round-off.
+    derivatives of log psi at a node are not finite.  Terms that cancel but for round-off make one
+    too (``ROUND_OFF``): what is left of them differs from program to program, derivatives included.
 
     Raises `ValueError` where nothing would be left: a symmetry twice, characters that do not
     multiply (reflection with a momentum other than 0 and pi), sectors of chains of up to six sites
@@ -101,6 +105,9 @@ class Projection(Network):
         if np.iscomplexobj(weights):
             terms = terms.astype(np.result_type(terms.dtype, np.complex64))
         mean = jnp.mean(jnp.asarray(weights, terms.dtype) * terms)
+        if jnp.iscomplexobj(mean) or not np.all(weights == 1):
+            cancelled = jnp.abs(mean) < ROUND_OFF * float(jnp.finfo(mean.dtype).eps)
+            mean = jnp.where(cancelled, 0, mean)
         if jnp.iscomplexobj(mean) or np.all(weights == 1):
             return jnp.log(mean) + top.astype(mean.dtype)
         phase = jnp.where(mean < 0, jnp.asarray(np.pi, mean.dtype), 0)

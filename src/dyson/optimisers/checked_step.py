@@ -14,6 +14,10 @@ tried on the samples, and what log psi misses of the linear prediction is
   (``CLOSE``) or nothing is gained.  The state then follows imaginary time on the samples although
   the parameters act nonlinearly.
 
+And a step that takes back the one before (``TAKEN_BACK``) raises the shift for those to come.  An
+excitation of energy beyond 2 / learning_rate would grow with every step, changing its sign: one of
+six sites in the odd sector, where all are seen by the samples, from V-scores of 1e-6 to 1e-3.
+
 Phases count modulo 2 pi: what is missing of a change of Im log psi is taken on the circle, sample
 by sample, before anything is averaged.  And of complex states, each sample may follow either of two
 paths that agree to first order: log psi changes by -learning_rate * eps, or psi by the factor
@@ -42,6 +46,11 @@ HARMLESS = 0.1
 CLOSE, ROUND_OFF = 0.1, 1e-5
 RAISE, LOWER = 4.0, 0.5
 MOST_TRIALS = 16
+# Of the step before: what is taken back by this one where the steps of imaginary time are too long
+# for an excitation, whose sign they turn (converged: some tenths at most; running away: 0.9 and up)
+TAKEN_BACK = 0.8
+# Beyond, nothing moves: of a state that is exact, steps are round-off and may turn for ever.
+FIRMEST = 1e12
 
 Solver = Callable[[Array, Array, Array], Array]
 """delta from eps, the shift and the direction kept."""
@@ -107,6 +116,12 @@ class Step(NamedTuple):
             ),
         )
 
+    def afterwards(self, trial: Trial) -> Float[Array, ""]:
+        """The firmness that the next step should start from, before it is lowered."""
+        now, before = self.x @ trial.direction, self.x @ self.kept
+        back = -(now @ before) > TAKEN_BACK * (before @ before)
+        return jnp.minimum(jnp.where(back, RAISE, 1) * trial.firmness, FIRMEST)
+
     def attempt(self, trial: Trial) -> Trial:
         """The step made anew, or corrected by what is missing."""
         anew = trial.anew
@@ -151,7 +166,7 @@ class Step(NamedTuple):
             return missing, jnp.linalg.norm(missing)
         samples, parts = self.derivatives.shape[:2]
         slope = mean(self.derivatives, self.share)
-        change = self.change(step).astype(jnp.float64) - slope @ step
+        change = self._change_that_counts(step) - slope @ step
         root = jnp.sqrt(self.share)[:, None]
         # a sample that does not count aims at nothing
         aim = target.reshape(samples, parts) / jnp.where(root > 0, root, 1)
@@ -161,6 +176,13 @@ class Step(NamedTuple):
         short -= mean(short, self.share)
         counted = short if parts == 1 else _as_grown(short, root)
         return (root * short).reshape(-1), jnp.linalg.norm((root * counted).reshape(-1))
+
+    def _change_that_counts(self, step: Array) -> Float[Array, "samples parts"]:
+        """Of log psi at the samples. One that does not count may be at a node and stay there; one
+        that counts little may become one, where log psi is -inf, as where psi falls by eps."""
+        change = jnp.asarray(self.change(step), jnp.float64)  # pyright: ignore[reportOptionalCall]
+        change = jnp.where(self.share[:, None] > 0, change, 0)
+        return change.at[:, 0].max(jnp.log(jnp.finfo(change.dtype).eps))
 
 
 def _apart(

@@ -170,7 +170,7 @@ def _natural_gradient(
         new_state = NaturalGradientState(
             state.count + 1,
             trial.direction,
-            trial.firmness,
+            step.afterwards(trial),
             trial.firmness * step.shift,
             trial.distance,
         )

@@ -38,14 +38,11 @@ FRESH = 1 / 8
 # Of the search for the mean of |psi|^2: how far beyond the samples, in its logarithm, and how long.
 MARGIN, HALVINGS = 40.0, 60
 
-# An amplitude of so many times eps, beside that of the sample, is zero.
-ZERO = 100.0
-
 
 class Blurred(NamedTuple):
     """A sample that may have been moved, Re log psi there, and whether it was led to where psi is
-    zero, up to round-off.  There neither ratios nor derivatives mean anything: the sample stays,
-    and its weight, which is as small as the square of that, is zero."""
+    zero.  There neither ratios nor derivatives mean anything: the sample stays, and its weight is
+    zero."""
 
     spins: Int8[Array, " n_sites"]
     log_psi: Float[Array, ""]
@@ -89,8 +86,7 @@ def blurred(
             fresh = random_spins(fresh_key, sample.shape[0])
         moved = jnp.where(chances[1] < share_drawn_afresh(blur, sample.shape[0]), fresh, moved)
     before, after = jnp.real(model(sample)), jnp.real(model(moved))
-    # what cancels but for round-off in one program may do so exactly in another
-    at_zero = after - before < jnp.log(ZERO * jnp.finfo(after.dtype).eps).astype(after.dtype)
+    at_zero = jnp.isneginf(after)
     return Blurred(jnp.where(at_zero, sample, moved), jnp.where(at_zero, before, after), at_zero)
 
 
