@@ -61,12 +61,12 @@ class Abacus(LocalUpdates):
         return _projected(model, _made(WindowUpdates, network, parts))
 
     def pays(self, model: Network) -> bool:
-        """Whether the flips of all sites cost less than as many forward passes
-        (:mod:`dyson.abacus.costs`); nothing is computed."""
+        """Whether the flips of all sites, or as many moves within the span, cost less than as many
+        forward passes (:mod:`dyson.abacus.costs`); nothing is computed."""
         network = _dysonnet("Abacus", model)
         span = self._tokens(network)
         if network.depth <= 2:
-            return links_pay(network, link_bandwidth(network, span))
+            return links_pay(network, link_bandwidth(network, span), listed=self.span > 1)
         parts = _partition(network, span)
         return parts is not None and windows_pay(network, parts)
 

@@ -3,8 +3,9 @@
 
 A reference and the flips of all its sites cost the same per token at any size; a forward pass grows
 with the chain.  The constants reproduce the crossings measured on one core within a factor of about
-two: with 16 features and one mode links pay from less than 50 sites on; windows at depth 3 from 100
-with complex and 75 with real modes; pairs at any distance, depth 2, beyond 250 sites.
+two: with 16 features and one mode links pay from less than 50 sites on, for exchanges from about
+64; windows at depth 3 from 100 with complex and 75 with real modes; pairs at any distance, depth 2,
+beyond 250 sites.
 """
 
 import equinox as eqx
@@ -14,16 +15,23 @@ from dyson.abacus.links.tensors import chunk_length
 from dyson.networks import Block, DysonNet
 from dyson.scattering import Partition
 
+# A move of a list gathers its links, where the flips of all sites are shifted arrays: exchanges of
+# next-nearest neighbours, 16 features, us each on 12, 32, 64 sites: links 40, 39, 42, a forward pass
+# 11, 24, 33.
+LISTED = 7
+
 # Multiply-adds in the time that a loop takes over a layer and slot, whatever is computed there.
 STEP = 170_000
 
 
-def links_pay(model: DysonNet, bandwidth: int) -> bool:
-    """For single flips; without a second block there are no links to be made."""
+def links_pay(model: DysonNet, bandwidth: int, *, listed: bool) -> bool:
+    """For the flips of all sites, or for as many moves that are ``listed``; without a second block
+    there are no links to be made."""
     if model.depth == 1:
         return True
     inputs, _ = _link_inputs(model, bandwidth)
-    return (2 * bandwidth + 1) * model.features**2 * inputs < 4 * forward_pass(model)
+    links = (2 * bandwidth + 1) * model.features**2 * inputs
+    return links * (LISTED if listed else 1) < 4 * forward_pass(model)
 
 
 def windows_pay(model: DysonNet, parts: Partition) -> bool:
