@@ -16,7 +16,7 @@ from dyson.networks import Block, DysonNet
 from dyson.scattering import Partition
 
 # A move of a list gathers its links, where the flips of all sites are shifted arrays: exchanges of
-# next-nearest neighbours, 16 features, us each on 12, 32, 64 sites: links 40, 39, 42, a forward pass
+# next-nearest neighbours, 16 features, us each on 12, 32, 64 sites: links 40, 39, 42, passes
 # 11, 24, 33.
 LISTED = 7
 
