@@ -156,12 +156,12 @@ def compare(n: int = 16384) -> None:
         covariance = hodlr.Covariance(times, kernel, noise)
         rows: dict[str, tuple[Callable[[], Any], int]] = {
             "hodlr, covariance": (lambda c=covariance: likelihood(c, y), 20),
-            "    with its gradient": (lambda c=covariance: gradient(c, y), 20),
+            "hodlr, covariance, gradient too": (lambda c=covariance: gradient(c, y), 20),
         }
         if name == "regular":
             rows |= {
                 "hodlr, exponential": (lambda: likelihood(matrix, y), 20),
-                "    with its gradient": (lambda: gradient(matrix, y), 20),
+                "hodlr, exponential, gradient too": (lambda: gradient(matrix, y), 20),
                 "hodlr, exponential, any matrix": (lambda: general(matrix, y), 5),
                 "hodlr, HODLR": (lambda: likelihood(hodlr.from_exponentials(matrix), y), 2),
             }

@@ -17,7 +17,7 @@ from hodlr.kernels import AbstractKernel
 from hodlr.structured import AbstractStructured
 
 # Sites of a chunk in products and predictions, as in `hodlr.cholesky`.
-_CHUNK = 32
+_CHUNK = 16
 
 
 class Covariance(AbstractStructured):
@@ -28,7 +28,7 @@ class Covariance(AbstractStructured):
     column of the identity, whatever is added or scaled: it changes no determinant, and no solution
     where y is 0. So series of different lengths can share one shape.
 
-    O(n·(32 + r)) for a product, O(n·(32 + r)²) for `factorise(A, positive_definite=True)`, with the
+    O(n·(16 + r)) for a product, O(n·(16 + r)²) for `factorise(A, positive_definite=True)`, with the
     r states of the kernel.
     """
 
@@ -146,7 +146,7 @@ class Posterior(eqx.Module):
 
     def predict(self, times: ArrayLike) -> tuple[Array, Array]:
         """Mean and variance of the process (without noise) at times (m,) in any order; O((n + m)·
-        (32 + r)²)."""
+        (16 + r)²)."""
         (times,) = promote(times)
         A = self.covariance
         n, m = A.n, times.shape[0]

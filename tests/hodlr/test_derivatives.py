@@ -11,7 +11,7 @@ from hodlr import ExponentialToeplitz, SumOfExponentials
 from hodlr.lasting import Lasting
 from lanes import later
 
-N = 40  # two chunks of Cholesky, three of elimination
+N = 40  # three chunks
 DIAGONAL = jnp.asarray(3 + 0.3 * np.random.default_rng(0).normal(size=N))
 B = jnp.asarray(np.random.default_rng(1).normal(size=N))
 POINT = jnp.asarray([0.7, 0.4, 0.8, 0.35, 1.1])
