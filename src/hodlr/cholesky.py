@@ -33,9 +33,9 @@ from hodlr.halves import lower_half
 from hodlr.lasting import Lasting
 from hodlr.lowrank import adjoint
 
-# Chunks of this many sites: fewer, and calls of LAPACK cost more than what they do; more, and a kernel
-# is evaluated at more lags. With its gradient the likelihood of 10⁵ irregular points takes 0.24 s
-# in chunks of 8 and 16, 0.36 s of 32.
+# Chunks of this many sites: fewer, and calls of LAPACK cost more than they do; more, and kernels
+# are asked at more lags. The likelihood of 10⁵ irregular points with its gradient takes 0.24 s in
+# chunks of 8 and 16, 0.36 s of 32.
 _SMALLEST = 16
 
 
