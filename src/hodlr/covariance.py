@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -44,7 +45,7 @@ class Covariance(AbstractStructured):
         noise: ArrayLike = 0.0,
         observed: ArrayLike | None = None,
     ):
-        times, noise, _ = promote(times, noise, kernel.source())
+        times, noise, *_ = promote(times, noise, *jax.tree.leaves(kernel))
         if times.ndim != 1 or times.shape[0] < 1 or noise.shape not in ((), times.shape):
             raise ValueError(
                 "Covariance needs times (n,) and noise that is a number or (n,), but got "
@@ -84,16 +85,16 @@ class Covariance(AbstractStructured):
     def chunks(self, smallest: int) -> Chunks:
         """The states of the kernel are the waves."""
         kernel, n = self.kernel, self.n
-        read, source = kernel.read(), kernel.source()
-        size = min(n, max(smallest, 2 ** max(read.shape[0] - 1, 0).bit_length()))
+        states = kernel.sending(self.times[0]).shape[0]
+        size = min(n, max(smallest, 2 ** max(states - 1, 0).bit_length()))
         count = -(-n // size)
         # After the end, times stand still.
         times = jnp.pad(self.times, (0, count * size - n), mode="edge").reshape(count, size)
         noise = jnp.pad(jnp.broadcast_to(self.noise, (n,)), (0, count * size - n))
         first = times[:, 0]
         following = jnp.append(first[1:], times[-1, -1])
-        enter = jnp.einsum("i,cbij->cbj", read, kernel.propagator(times - first[:, None]))
-        leave = kernel.propagator(following[:, None] - times) @ source
+        enter = kernel.reading(times - first[:, None])
+        leave = kernel.sending(following[:, None] - times)
         through = kernel.propagator(following - first)
         blocks = kernel(times[:, :, None] - times[:, None, :])
         blocks = blocks + noise.reshape(count, size, 1) * jnp.eye(size, dtype=self.dtype)

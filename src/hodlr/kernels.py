@@ -24,12 +24,12 @@ class AbstractKernel(eqx.Module):
         """k(τ) for lags τ ≥ 0 of any shape."""
 
     @abc.abstractmethod
-    def read(self) -> Array:
-        """h (r,)."""
+    def reading(self, lag: Array) -> Array:
+        """h Φ(τ) (…, r) for lags τ ≥ 0."""
 
     @abc.abstractmethod
-    def source(self) -> Array:
-        """v (r,)."""
+    def sending(self, lag: Array) -> Array:
+        """Φ(τ) v (…, r) for lags τ ≥ 0."""
 
     @abc.abstractmethod
     def propagator(self, lag: Array) -> Array:
@@ -61,11 +61,11 @@ class Constant(AbstractKernel):
     def value(self, lag: Array) -> Array:
         return jnp.broadcast_to(self.variance, lag.shape)
 
-    def read(self) -> Array:
-        return jnp.ones(1, self.variance.dtype)
+    def reading(self, lag: Array) -> Array:
+        return jnp.ones((*lag.shape, 1), lag.dtype)
 
-    def source(self) -> Array:
-        return self.variance[None]
+    def sending(self, lag: Array) -> Array:
+        return jnp.broadcast_to(self.variance, (*lag.shape, 1))
 
     def propagator(self, lag: Array) -> Array:
         return jnp.ones((*lag.shape, 1, 1), lag.dtype)
@@ -89,17 +89,21 @@ class Oscillation(AbstractKernel):
         wave = self.cosine * jnp.cos(turn) + self.sine * jnp.sin(turn)
         return jnp.exp(-self.rate * lag) * wave
 
-    def read(self) -> Array:
-        return jnp.asarray([1.0, 0.0], self.rate.dtype)
+    def _turned(self, lag: Array) -> tuple[Array, Array]:
+        """The two different entries of Φ."""
+        size, turn = jnp.exp(-self.rate * lag), self.frequency * lag
+        return size * jnp.cos(turn), size * jnp.sin(turn)
 
-    def source(self) -> Array:
-        return jnp.stack([self.cosine, self.sine])
+    def reading(self, lag: Array) -> Array:
+        return jnp.stack(self._turned(lag), -1)
+
+    def sending(self, lag: Array) -> Array:
+        c, s = self._turned(lag)
+        return jnp.stack([c * self.cosine + s * self.sine, c * self.sine - s * self.cosine], -1)
 
     def propagator(self, lag: Array) -> Array:
-        turn = self.frequency * lag
-        c, s = jnp.cos(turn), jnp.sin(turn)
-        rotation = jnp.stack([jnp.stack([c, s], -1), jnp.stack([-s, c], -1)], -2)
-        return jnp.exp(-self.rate * lag)[..., None, None] * rotation
+        c, s = self._turned(lag)
+        return jnp.stack([jnp.stack([c, s], -1), jnp.stack([-s, c], -1)], -2)
 
 
 class Matern(AbstractKernel):
@@ -125,12 +129,13 @@ class Matern(AbstractKernel):
         polynomial = (1.0, 1 + x, 1 + x + x**2 / 3)[self._states - 1]
         return jnp.exp(-x) * polynomial
 
-    def read(self) -> Array:
-        return jnp.eye(1, self._states, dtype=self.length.dtype)[0]
+    def reading(self, lag: Array) -> Array:
+        return self.propagator(lag)[..., 0, :]
 
-    def source(self) -> Array:
+    def sending(self, lag: Array) -> Array:
         # Covariances of the state (value, derivatives in units of x) with the value.
-        return jnp.asarray([1.0, 0.0, -1 / 3][: self._states], self.length.dtype)
+        source = jnp.asarray([1.0, 0.0, -1 / 3][: self._states], lag.dtype)
+        return self.propagator(lag) @ source
 
     def propagator(self, lag: Array) -> Array:
         x = self._scaled(lag)[..., None, None]
@@ -155,11 +160,11 @@ class Sum(AbstractKernel):
     def value(self, lag: Array) -> Array:
         return self.first.value(lag) + self.second.value(lag)
 
-    def read(self) -> Array:
-        return jnp.concatenate([self.first.read(), self.second.read()])
+    def reading(self, lag: Array) -> Array:
+        return jnp.concatenate([self.first.reading(lag), self.second.reading(lag)], axis=-1)
 
-    def source(self) -> Array:
-        return jnp.concatenate([self.first.source(), self.second.source()])
+    def sending(self, lag: Array) -> Array:
+        return jnp.concatenate([self.first.sending(lag), self.second.sending(lag)], axis=-1)
 
     def propagator(self, lag: Array) -> Array:
         a, b = self.first.propagator(lag), self.second.propagator(lag)
@@ -178,14 +183,19 @@ class Product(AbstractKernel):
     def value(self, lag: Array) -> Array:
         return self.first.value(lag) * self.second.value(lag)
 
-    def read(self) -> Array:
-        return jnp.kron(self.first.read(), self.second.read())
+    def reading(self, lag: Array) -> Array:
+        return _pairs(self.first.reading(lag), self.second.reading(lag))
 
-    def source(self) -> Array:
-        return jnp.kron(self.first.source(), self.second.source())
+    def sending(self, lag: Array) -> Array:
+        return _pairs(self.first.sending(lag), self.second.sending(lag))
 
     def propagator(self, lag: Array) -> Array:
         a, b = self.first.propagator(lag), self.second.propagator(lag)
         both = a[..., :, None, :, None] * b[..., None, :, None, :]
         size = a.shape[-1] * b.shape[-1]
         return both.reshape(*lag.shape, size, size)
+
+
+def _pairs(a: Array, b: Array) -> Array:
+    """All products of the last axes (…, r) and (…, s), (…, r·s)."""
+    return (a[..., :, None] * b[..., None, :]).reshape(*a.shape[:-1], -1)
