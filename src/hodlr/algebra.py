@@ -36,7 +36,11 @@ class CompressInfo(NamedTuple):
 def as_hodlr(A: Any, like: Any = None) -> HODLR:
     """The operand as HODLR, with the leaves of `like` where that is one."""
     check_structured("hodlr", A)
-    raise TypeError(f"hodlr knows no HODLR form of a {type(A).__name__}.")
+    raise TypeError(
+        f"hodlr knows no HODLR form of a {type(A).__name__}: build it from its entries, "
+        "hodlr.from_entries(A.entries, n, tol=..., key=...). Covariances at the same times add by "
+        "their kernels, Covariance(times, k + k', noise)."
+    )
 
 
 @as_hodlr.register

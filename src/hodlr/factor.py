@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike
 from hodlr.algebra import Structured, add_diagonal
 from hodlr.exponentials import check_finite, promote
 from hodlr.lowrank import frobenius
+from hodlr.structured import AbstractStructured
 
 
 class AbstractFactorisation(eqx.Module):
@@ -182,8 +183,20 @@ class Inverse(eqx.Module):
     def dtype(self):
         return self.factorisation.matrix.dtype
 
+    # numpy leaves `array @ A` to A.
+    __array_ufunc__ = None
+
     def __matmul__(self, b: Any) -> Array:
+        if isinstance(b, AbstractStructured):
+            raise TypeError(
+                f"an inverse and a {type(b).__name__} have no structured product; write "
+                "inverse @ B.to_dense() for the array."
+            )
         return self.factorisation.solve(b, transpose=self.transposed, conj=self.conjugated)
+
+    def __rmatmul__(self, y: ArrayLike) -> Array:
+        """y @ A⁻¹ for y (n,) or (k, n)."""
+        return (self.T @ jnp.asarray(y).T).T
 
     def unchecked(self, b: ArrayLike) -> Array:
         """The product also where A is singular to working precision."""

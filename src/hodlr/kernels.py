@@ -8,16 +8,19 @@ real. Hyperparameters are arrays: they may be traced and differentiated.
 
 import abc
 import math
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike
 
 from hodlr.exponentials import promote
 
 
 class AbstractKernel(eqx.Module):
-    """k(τ) = h · Φ(τ) v: `k(τ)` for lags of either sign, `k + k'`, `k * k'`, `2.0 * k`."""
+    """k(τ) = h · Φ(τ) v: `k(τ)` for lags of either sign, `k + k'`, `k * k'`, and with numbers
+    `2.0 * k`, `k / 2.0`, `k + 2.0` (a number added is a `Constant`)."""
 
     @abc.abstractmethod
     def value(self, lag: Array) -> Array:
@@ -38,25 +41,54 @@ class AbstractKernel(eqx.Module):
     def __call__(self, lag: ArrayLike) -> Array:
         return self.value(jnp.abs(jnp.asarray(lag)))
 
-    def __add__(self, other: "AbstractKernel") -> "AbstractKernel":
-        return Sum(self, other) if isinstance(other, AbstractKernel) else NotImplemented
+    def __add__(self, other: Any) -> "AbstractKernel":
+        if isinstance(other, int) and other == 0:  # what `sum` starts from
+            return self
+        other = _kernel(other)
+        return NotImplemented if other is None else Sum(self, other)
 
-    def __mul__(self, other) -> "AbstractKernel":
-        if isinstance(other, AbstractKernel):
-            return Product(self, other)
-        return Product(self, Constant(other)) if jnp.isscalar(other) else NotImplemented
+    __radd__ = __add__
+
+    def __mul__(self, other: Any) -> "AbstractKernel":
+        other = _kernel(other)
+        return NotImplemented if other is None else Product(self, other)
 
     __rmul__ = __mul__
+
+    def __truediv__(self, divisor: Any) -> "AbstractKernel":
+        return self * (1 / divisor) if jnp.isscalar(divisor) else NotImplemented
+
+
+def _kernel(x: Any) -> "AbstractKernel | None":
+    """An operand as a kernel, or None for what is none."""
+    if isinstance(x, AbstractKernel):
+        return x
+    return Constant(x) if jnp.isscalar(x) else None
 
 
 def _array(x: ArrayLike) -> Array:
     return promote(x)[0]
 
 
+def _check_number(kernel: AbstractKernel, name: str, *, least: float | None = None) -> None:
+    """Hyperparameters are single numbers, and where they are known not less than the least."""
+    value, owner = getattr(kernel, name), type(kernel).__name__
+    if jnp.ndim(value):
+        raise ValueError(
+            f"{owner} needs a number for {name}, but got an array of shape {jnp.shape(value)}; "
+            "write one kernel for each, or go over them by jax.vmap."
+        )
+    if least is not None and not isinstance(value, Tracer) and float(value) < least:
+        raise ValueError(f"{owner} needs {name} ≥ {least:g}, but got {float(value):g}.")
+
+
 class Constant(AbstractKernel):
     """k(τ) = variance."""
 
     variance: Array = eqx.field(converter=_array)
+
+    def __check_init__(self):
+        _check_number(self, "variance")
 
     def value(self, lag: Array) -> Array:
         return jnp.broadcast_to(self.variance, lag.shape)
@@ -83,6 +115,11 @@ class Oscillation(AbstractKernel):
     sine: Array = eqx.field(converter=_array)
     rate: Array = eqx.field(converter=_array)
     frequency: Array = eqx.field(converter=_array)
+
+    def __check_init__(self):
+        for name in ("cosine", "sine", "frequency"):
+            _check_number(self, name)
+        _check_number(self, "rate", least=0)
 
     def value(self, lag: Array) -> Array:
         turn = self.frequency * lag
@@ -116,6 +153,7 @@ class Matern(AbstractKernel):
     def __check_init__(self):
         if self.order not in (0.5, 1.5, 2.5):
             raise ValueError(f"Matern needs an order of 0.5, 1.5 or 2.5, but got {self.order}.")
+        _check_number(self, "length", least=0)
 
     @property
     def _states(self) -> int:

@@ -124,8 +124,11 @@ class AbstractStructured(eqx.Module):
     def __add__(self, other: Any) -> Any:
         """The sum; see `hodlr.add`."""
         if not isinstance(other, AbstractStructured):
-            return NotImplemented
+            return _not_added(self, other)
         return combine("add", self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return self if isinstance(other, int) and other == 0 else _not_added(self, other)
 
     def __sub__(self, other: Any) -> Any:
         if not isinstance(other, AbstractStructured):
@@ -147,6 +150,16 @@ class AbstractStructured(eqx.Module):
 
     def __neg__(self) -> Any:
         return self._scaled(-1)
+
+
+def _not_added(A: AbstractStructured, x: Any) -> Any:
+    if not jnp.isscalar(x) and _as_array(x) is None:
+        return NotImplemented
+    raise TypeError(
+        f"a {type(A).__name__} and a number or an array are not added, for that could mean every "
+        "entry or the diagonal; write hodlr.add_diagonal(A, x), or A + hodlr.from_dense(x) for an "
+        "array (n, n)."
+    )
 
 
 def _as_array(x: Any) -> Array | None:

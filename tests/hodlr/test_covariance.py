@@ -132,6 +132,34 @@ def test_points_that_are_not_observed_change_nothing():
         hodlr.Covariance(TIMES, kernel, NOISE, observed * 1.0)
 
 
+def test_kernels_and_numbers():
+    k, lag = hodlr.kernels.Matern(0.7), np.array([0.0, 0.3, 2.0])
+    for kernel, factor, level in (
+        (k + 2.0, 1, 2), (2 + k, 1, 2), (k / 2, 0.5, 0), (np.float64(3) * k, 3, 0),
+        (sum([k, k]), 2, 0),
+    ):  # fmt: skip
+        np.testing.assert_allclose(kernel(lag), factor * k(lag) + level, rtol=1e-14)
+        full = hodlr.Covariance(lag, kernel, 0.1).to_dense()
+        expected = factor * k(lag[:, None] - lag) + level + 0.1 * np.eye(3)
+        np.testing.assert_allclose(full, expected, rtol=1e-13)
+    with pytest.raises(TypeError):
+        k - k
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: hodlr.kernels.Matern(-1.0), r"Matern needs length ≥ 0, but got -1"),
+        (lambda: hodlr.kernels.Oscillation(1, 0, -0.1, 2), r"needs rate ≥ 0, but got -0.1"),
+        (lambda: hodlr.kernels.Matern([1.0, 2.0]), r"needs a number for length, .* shape \(2,\)"),
+        (lambda: hodlr.kernels.Constant(np.ones(1)), r"needs a number for variance"),
+    ],
+)
+def test_refused_hyperparameters(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
 def test_refused_input():
     with pytest.raises(ValueError, match="argsort"):
         hodlr.Covariance([1.0, 0.0], kernels.decay(1.0))

@@ -98,3 +98,19 @@ def test_logdet_and_half_solutions(form):
     np.testing.assert_allclose(diagonal, np.diag(np.linalg.inv(full)), rtol=1e-8)
     exact_sign, exact = np.linalg.slogdet(FULL)
     np.testing.assert_allclose(indefinite, exact if exact_sign > 0 else np.nan, rtol=1e-12)
+
+
+@pytest.mark.parametrize("other", [2.0, np.eye(9), jnp.ones(9), [1.0] * 9])
+def test_sums_with_what_is_no_structured_matrix_say_what_to_write(other):
+    for add in (lambda a, b: a + b, lambda a, b: b + a):
+        with pytest.raises(TypeError, match="write hodlr.add_diagonal|concatenate list"):
+            add(A, other)
+    assert sum([A]) is A
+
+
+def test_inverses_from_both_sides_and_of_structured_matrices():
+    inverse = hodlr.factorise(A).inverse()
+    rows = np.random.default_rng(2).normal(size=(2, 9))
+    np.testing.assert_allclose(rows @ inverse @ FULL, rows, atol=1e-10)
+    with pytest.raises(TypeError, match=r"write inverse @ B.to_dense\(\)"):
+        inverse @ A
