@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike
 
 from hodlr.cholesky import answers, factor
 from hodlr.chunks import Chunks, Waves, transposed
-from hodlr.direct import factorise
+from hodlr.direct import factorise, why_not_definite
 from hodlr.exponentials import check_finite, promote
 from hodlr.kernels import AbstractKernel
 from hodlr.structured import AbstractStructured
@@ -24,10 +24,15 @@ _CHUNK = 16
 class Covariance(AbstractStructured):
     """A[i, j] = kernel(t_i - t_j) + noise_i (i = j), for times t_0 ≤ t_1 ≤ … (n,); they may repeat.
 
-    noise: the variance of the noise of each point, a number or (n,). observed: (n,) of bool, where
-    there are data; None for everywhere. A point that is not observed stands apart, with the row and
-    column of the identity, whatever is added or scaled: it changes no determinant, and no solution
-    where y is 0. So series of different lengths can share one shape.
+    Arguments:
+      times: sorted; that is looked at when the matrix is made, but not while a function is traced:
+        there, unsorted ones make NaN.
+      kernel: of `hodlr.kernels`.
+      noise: the variance of the noise of each point, a number or (n,).
+      observed: (n,) of bool, where there are data; None for everywhere. A point that is not
+        observed stands apart, with the row and column of the identity, whatever is added or scaled:
+        it changes no determinant, and no solution where y is 0. So series of different lengths can
+        share one shape.
 
     O(n·(16 + r)) for a product, O(n·(16 + r)²) for `factorise(A, positive_definite=True)`, with the
     r states of the kernel.
@@ -50,6 +55,10 @@ class Covariance(AbstractStructured):
             raise ValueError(
                 "Covariance needs times (n,) and noise that is a number or (n,), but got "
                 f"{times.shape} and {noise.shape}."
+            )
+        if jnp.issubdtype(times.dtype, jnp.complexfloating):
+            raise ValueError(
+                "Covariance needs real times, noises and hyperparameters, but got complex ones."
             )
         check_finite("the times and noises of a Covariance", times, noise)
         if not isinstance(times, Tracer) and np.any(np.diff(np.asarray(times)) < 0):
@@ -134,6 +143,16 @@ class Covariance(AbstractStructured):
 
     def plus_diagonal(self, d: Array) -> "Covariance":
         return Covariance(self.times, self.kernel, self.noise + d, self.observed)
+
+
+@why_not_definite.register
+def _(A: Covariance) -> str:
+    noise = float(jnp.min(A.noise))
+    if noise < 0:
+        return f" Its noise is down to {noise:.3g}: noises are variances, not below 0."
+    if noise == 0 and np.any(np.diff(np.asarray(A.times)) == 0):
+        return " Times repeat without noise: their rows are the same; give noise > 0."
+    return ""
 
 
 class Posterior(eqx.Module):

@@ -52,7 +52,11 @@ def factorise(A: Structured, *, positive_definite: bool = False) -> AbstractFact
     if not isinstance(F.triangle.blocks, Tracer):
         bad = first_bad_pivot(F.working, F.triangle)
         if bad is not None:
-            raise ValueError(_not_definite(A, *bad))
+            site, pivot = bad
+            raise ValueError(
+                f"the matrix is not positive definite: pivot {site} is {pivot:.3g}, not above 0."
+                + why_not_definite(A)
+            )
     return F
 
 
@@ -82,16 +86,22 @@ def _check_hermitian(A: Structured) -> None:
         )
 
 
-def _not_definite(A: Structured, site: int, pivot: float) -> str:
-    hint = ""
-    if isinstance(A, ExponentialToeplitz):
-        first = float(jnp.real(jnp.sum(A.lower.weights)))
-        if float(jnp.min(jnp.real(A.diagonal))) < first:
-            hint = (
-                f" Its diagonal is less than the kernel at lag 0, {first:.3g}: `diagonal` is the "
-                "whole diagonal, the kernel at lag 0 plus the noise."
-            )
-    return f"the matrix is not positive definite: pivot {site} is {pivot:.3g}, not above 0." + hint
+@functools.singledispatch
+def why_not_definite(A: Structured) -> str:
+    """What a matrix of this type that should be positive definite is often wrong in, if it is."""
+    del A
+    return ""
+
+
+@why_not_definite.register
+def _(A: ExponentialToeplitz) -> str:
+    first = float(jnp.real(jnp.sum(A.lower.weights)))
+    if float(jnp.min(jnp.real(A.diagonal))) >= first:
+        return ""
+    return (
+        f" Its diagonal is less than the kernel at lag 0, {first:.3g}: `diagonal` is the whole "
+        "diagonal, the kernel at lag 0 plus the noise."
+    )
 
 
 def solve_with_info(A: Structured, b: ArrayLike) -> tuple[Array, SolveInfo]:

@@ -160,6 +160,19 @@ def test_refused_hyperparameters(make, message):
         make()
 
 
+@pytest.mark.parametrize(
+    "times, noise, hint",
+    [
+        ([0.0, 1.0, 2.0], [0.1, -5.0, 0.1], "noise is down to -5: noises are variances"),
+        ([0.0, 1.0, 1.0], 0.0, "Times repeat without noise"),
+    ],
+)
+def test_why_a_covariance_is_not_positive_definite(times, noise, hint):
+    A = hodlr.Covariance(np.array(times), hodlr.kernels.decay(1.0), np.array(noise))
+    with pytest.raises(ValueError, match=f"not positive definite: pivot .*{hint}"):
+        hodlr.factorise(A, positive_definite=True)
+
+
 def test_refused_input():
     with pytest.raises(ValueError, match="argsort"):
         hodlr.Covariance([1.0, 0.0], kernels.decay(1.0))
