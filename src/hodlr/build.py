@@ -41,13 +41,13 @@ def from_dense(
     rest = tree.padded - tree.n
     A = jnp.pad(A, ((0, rest), (0, rest)))
     budget = None if tol is None else _budget(tol, float(frobenius(A)), tree.depth)
-    rows, cols, parts = [], [], None
+    rows, cols = [], []
     for level in range(tree.depth):
         s = tree.half(level)
         blocks = A.reshape(2**level, 2, s, 2**level, 2, s)
         node = np.arange(2**level)
         off = jnp.stack([blocks[node, 0, :, node, 1], blocks[node, 1, :, node, 0]], axis=1)
-        (off,) = in_turn(parts, off)
+        (off,) = in_turn(cols[-1] if cols else None, off)
         parts = parts_of_blocks(off)
         if rank is not None:
             keep = min(rank, s)
@@ -155,7 +155,8 @@ def truncate_levels(
     a = H.unshared()
     parts = []
     for u, v in zip(a.rows, a.cols, strict=True):
-        parts.append(_parts(*in_turn(parts[-1] if parts else None, u, v[:, ::-1])))
+        before = parts[-1].values if parts else (a.rows, a.cols)
+        parts.append(_parts(*in_turn(before, u, v[:, ::-1])))
     lost = [jnp.zeros((), jnp.finfo(H.dtype).dtype)]
     budget = 0.0
     if tol is not None:
@@ -163,6 +164,7 @@ def truncate_levels(
         norm = frobenius(a.leaves, *(p.values for p in parts))
         budget = _budget(tol, float(norm), H.tree.depth)
     rows, cols = [], []
+    before = parts[-1].values if parts else None
     for u, v, part in zip(a.rows, a.cols, parts, strict=True):
         size = part.values.shape[-1]
         keep = min(rank, size) if rank is not None else rank_for(part.values, budget, verb)
@@ -170,8 +172,8 @@ def truncate_levels(
             rows.append(u)
             cols.append(v)
             continue
-        left, right = _truncate(u, v[:, ::-1], part, keep)
+        left, before = _truncate(*in_turn(before, u, v[:, ::-1]), part, keep)
         rows.append(left)
-        cols.append(right[:, ::-1])
+        cols.append(before[:, ::-1])
         lost.append(part.values[..., keep:])
     return HODLR(a.leaves, tuple(rows), tuple(cols), H.tree), frobenius(*lost)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array
 
 from hodlr.blocks import solve_blocks
+from hodlr.lowrank import in_turn
 from hodlr.tree import Tree
 
 Entries = Callable[[Array, Array], Array]
@@ -171,9 +172,12 @@ def _from_ends(distance: Array, far: np.ndarray, valid: Array) -> Array:
     return jnp.where(far, valid - 1 - distance, distance)
 
 
-def interpolate(entries: Entries, tree: Tree, level: int, crosses: Crosses) -> tuple[Array, Array]:
+def interpolate(
+    entries: Entries, tree: Tree, level: int, crosses: Crosses, *, after: Array | None = None
+) -> tuple[Array, Array]:
     """Rows and columns (blocks, s, most) of the same crosses as functions of the entries alone,
-    which is what derivatives need."""
+    which is what derivatives need; to be had `after` those of another level (see
+    `hodlr.lowrank.in_turn`)."""
     n, sites = tree.n, jnp.arange(tree.half(level))
     row0, col0 = block_starts(tree, level)
 
@@ -185,6 +189,6 @@ def interpolate(entries: Entries, tree: Tree, level: int, crosses: Crosses) -> t
         rows = jnp.where(used[:, None], block(i, sites), 0)
         identity = jnp.eye(used.shape[0], dtype=columns.dtype)
         core = jnp.where(used[:, None] & used[None, :], block(i, j), identity)
-        return columns, solve_blocks(core, rows).T
+        return columns, solve_blocks(*in_turn(after, core, rows)).T
 
     return jax.vmap(one)(row0, col0, crosses.rows, crosses.columns, crosses.used)

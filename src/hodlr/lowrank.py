@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from hodlr.blocks import solve_blocks
 
@@ -56,21 +56,26 @@ def parts_of_blocks(blocks: Array) -> SingularParts:
 def parts_of_products(rows: Array, cols: Array) -> SingularParts:
     """Of blocks rows · colsᵀ, with rows and cols (…, s, r); O(s r²) each. Constant under
     differentiation."""
-    # One batch: of two side by side, jaxlib 0.10.2 may never return (see `in_turn`).
-    (q_rows, q_cols), (r_rows, r_cols) = jnp.linalg.qr(
-        jax.lax.stop_gradient(jnp.stack([rows, cols]))
-    )
+    # one batch of both, and Q before what R is for (see `in_turn`)
+    q, r = jnp.linalg.qr(jax.lax.stop_gradient(jnp.stack([rows, cols])))
+    (q_rows, q_cols), (r_rows, r_cols) = q, in_turn(q, r)[0]
     left, values, right = jnp.linalg.svd(r_rows @ jnp.swapaxes(r_cols, -1, -2), full_matrices=False)
     return SingularParts(q_rows @ left, values, jnp.conj(q_cols) @ adjoint(right))
 
 
-def in_turn(before: SingularParts | None, *arrays: Array) -> tuple[Array, ...]:
-    """The arrays, to be had only after `before`. Batched LAPACK calls that do not depend on one
-    another run side by side on the CPU and wait there for each other's threads: with few cores
-    those of jaxlib 0.10.2 may never return."""
-    if before is None:
+def in_turn(before: PyTree[Array], *arrays: Array) -> tuple[Array, ...]:
+    """The arrays, to be had only after all that stand in `before`: NaN where one of these begins
+    with NaN.
+
+    Batched LAPACK calls that do not depend on one another run side by side on the CPU and wait
+    there for each other's threads: with few cores those of jaxlib 0.10.2 may never return.
+    `optimization_barrier` does not keep them apart, for it is gone when the program is scheduled.
+    """
+    firsts = [jnp.real(a).reshape(-1)[0] for a in jax.tree.leaves(jax.lax.stop_gradient(before))]
+    if not firsts:
         return arrays
-    return jax.lax.optimization_barrier((before.values, *arrays))[1:]
+    lost = jnp.any(jnp.stack([jnp.isnan(first) for first in firsts]))
+    return tuple(jnp.where(lost, jnp.asarray(jnp.nan, a.dtype), a) for a in arrays)
 
 
 def truncate_blocks(blocks: Array, parts: SingularParts, rank: int) -> tuple[Array, Array]:

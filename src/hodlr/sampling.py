@@ -27,6 +27,7 @@ from hodlr.cross import (
 from hodlr.exponentials import check_finite
 from hodlr.lowrank import (
     frobenius,
+    in_turn,
     parts_of_products,
     rank_for,
     require_concrete,
@@ -95,7 +96,8 @@ def from_entries(
         for level in range(tree.depth):
             most = min(rank, tree.half(level))
             crosses = find_crosses(entries, tree, level, most, 0.0, probes)
-            u, v = interpolate(entries, tree, level, crosses)
+            before = factors[-1][1] if factors else None
+            u, v = interpolate(entries, tree, level, crosses, after=before)
             shape = (2**level, 2, tree.half(level), most)
             factors.append((u.reshape(shape), v.reshape(shape)[:, ::-1]))
         leaves = _leaves(entries, tree)
@@ -325,6 +327,7 @@ def from_operator(
             half = (jnp.arange(tree.padded)[:, None] // s % 2 == 1 - side) & inside
             probe = jnp.where(half, jax.random.normal(keys[side], (tree.padded, width), dtype), 0)
             image = products(operator, probe) - _levels(known, level, probe)
+            (image,) = in_turn(left[0] if left else None, image)
             basis, _ = jnp.linalg.qr(image.reshape(2**level, 2, s, width)[:, side])
             back = jnp.zeros((2**level, 2, s, width), dtype).at[:, side].set(jnp.conj(basis))
             back = back.reshape(tree.padded, width)
