@@ -114,8 +114,10 @@ def solve_with_info(A: Structured, b: ArrayLike) -> tuple[Array, SolveInfo]:
 
 def measure(inverse: Inverse, x: Array, b: Array) -> SolveInfo:
     """How well x = A⁻¹ b solves A x = b, for columns or one; some twenty products and one more
-    solution. Constant under differentiation."""
+    solution. Both infinite where x is not finite. Constant under differentiation."""
     inverse, x, b = jax.lax.stop_gradient((inverse, x, b.astype(x.dtype)))
+    known = jnp.all(jnp.isfinite(x))
+    x = jnp.where(known, x, 0)
     A, size, norm_b = inverse.of, frobenius(x), frobenius(b)
     norm = norm_estimate(A)
     bound = norm * size
@@ -125,7 +127,7 @@ def measure(inverse: Inverse, x: Array, b: Array) -> SolveInfo:
     growth = jnp.maximum(
         bound / jnp.where(norm_b > 0, norm_b, 1), norm * frobenius(inverse.H.unchecked(unit(x)))
     )
-    return SolveInfo(error, growth)
+    return SolveInfo(*(jnp.where(known, a, jnp.inf) for a in (error, growth)))
 
 
 def trustworthy(x: Array, info: SolveInfo) -> Array:

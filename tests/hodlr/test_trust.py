@@ -277,3 +277,13 @@ def test_a_matrix_that_is_not_its_own_adjoint_is_refused():
     k = SumOfExponentials([1.0], [0.9])
     with pytest.raises(ValueError, match=r"A\.H differs from A"):
         hodlr.factorise(ExponentialToeplitz(50, k, k * 0.5, 3.0), positive_definite=True)
+
+
+def test_info_on_a_singular_matrix_raises_nothing():
+    """A pivot that is exactly zero: the solution is not finite, and the information says so."""
+    A = ExponentialToeplitz(
+        6, SumOfExponentials([0.0], [0.5]), SumOfExponentials([0.0], [0.5]), 0.0
+    )
+    x, info = hodlr.solve_with_info(hodlr.from_exponentials(A, leaf_size=3), np.ones(6))
+    assert not np.all(np.isfinite(x))
+    assert info.growth == np.inf and info.backward_error == np.inf
