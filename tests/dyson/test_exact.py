@@ -3,7 +3,14 @@ import math
 import numpy as np
 import pytest
 
-from dyson.exact import free_fermion_energy, ground_energy, ground_level, ground_state
+from dyson.exact import (
+    free_fermion_energy,
+    ground_energy,
+    ground_level,
+    ground_state,
+    heisenberg_energy,
+    known,
+)
 from dyson.hamiltonians import J1J2, XXZ, Ising
 from dyson.spins import enumerate_spins
 from lanes import later
@@ -215,3 +222,72 @@ def test_sectors_that_do_not_exist_are_refused():
         ground_state(XXZ(6), magnetisation=2, parity=1)
     with pytest.raises(ValueError, match="parity=-1 was asked for"):
         ground_level(Ising(6, longitudinal=0.3), parity=-1)
+
+
+# J = 1, totals of rings: diagonalisation, and an independent solution of Bethe's equations.
+HEISENBERG = {
+    4: -2.0,
+    16: -7.142296360616781,
+    24: -10.67001451653724,
+    64: -28.37430138535288,
+    100: -44.32295707509185,
+    256: -113.44889430181013,
+}
+
+
+@pytest.mark.parametrize("n_sites", HEISENBERG)
+def test_the_bethe_ansatz_of_the_heisenberg_ring(n_sites):
+    expected = pytest.approx(HEISENBERG[n_sites], rel=1e-12)
+    assert heisenberg_energy(n_sites) == expected
+    assert heisenberg_energy(n_sites, 2.5) / 2.5 == expected
+
+
+@pytest.mark.parametrize("n_sites", [6, 8, 12])
+def test_the_bethe_ansatz_equals_diagonalisation(n_sites):
+    assert heisenberg_energy(n_sites) == pytest.approx(ground_energy(J1J2(n_sites)), rel=1e-12)
+
+
+def test_a_long_heisenberg_ring_tends_to_the_endless_one():
+    """By -pi^2 / (12 n^2) per site but for logarithms (conformal charge 1)."""
+    beyond = [n**2 * (heisenberg_energy(n) / n - (0.25 - np.log(2))) for n in (256, 1024)]
+    np.testing.assert_allclose(beyond, -(np.pi**2) / 12, rtol=0.02)
+
+
+def test_rings_that_are_too_long_to_diagonalise_are_known_where_they_are_solved(monkeypatch):
+    """The level and its sector are those that diagonalisation finds on shorter rings."""
+    rings = [
+        kind(n, marshall=marshall, **options)
+        for n in (6, 8)
+        for marshall in (True, False)
+        for kind, options in (
+            (J1J2, {}),
+            (J1J2, {"j1": 2.0, "j2": 1.0}),
+            (XXZ, {"coupling": 1.5}),
+        )
+    ]
+    found = [ground_level(ring) for ring in rings]
+    monkeypatch.setattr(known, "MAX_SITES", 4)
+    for ring, expected in zip(rings, found, strict=True):
+        level = ground_level(ring)
+        assert level.energy == pytest.approx(expected.energy, rel=1e-12)
+        assert (level.magnetisation, level.parity) == (expected.magnetisation, expected.parity)
+        assert ground_level(ring, magnetisation=2) is None
+        assert ground_level(ring, parity=-level.parity) is None
+    unsolved = (
+        J1J2(8, periodic=False),
+        J1J2(8, j1=-1.0),
+        J1J2(8, j2=0.4),
+        J1J2(7),
+        XXZ(8, anisotropy=0.5),
+        XXZ(8, exponent=3.0),
+        XXZ(8, coupling=-1.0),
+    )
+    assert [ground_level(chain) for chain in unsolved] == [None] * len(unsolved)
+
+
+@pytest.mark.parametrize(
+    "n_sites, coupling", [(7, 1.0), (2, 1.0), (8, -1.0), (8, np.inf), (5000, 1.0)]
+)
+def test_the_bethe_ansatz_refuses_other_rings(n_sites, coupling):
+    with pytest.raises(ValueError, match=f"got {n_sites} sites and coupling"):
+        heisenberg_energy(n_sites, coupling)

@@ -1,9 +1,11 @@
 """Exact reference energies, computed with numpy and scipy independently of the networks.
 
 ``known`` asks what is cheapest: ``free_fermions`` for critical and gapped Ising chains, else
-``diagonalise``.  ``sectors`` finds the lowest level of given momentum, reflection and parity.
+``diagonalise``, and ``bethe_ansatz`` for Heisenberg rings that are too long for it.  ``sectors``
+finds the lowest level of given momentum, reflection and parity.
 """
 
+from dyson.exact.bethe_ansatz import heisenberg_energy
 from dyson.exact.check import check
 from dyson.exact.diagonalise import MAX_SITES, GroundState, ground_state
 from dyson.exact.free_fermions import Correlators, free_fermion_correlators, free_fermion_energy
@@ -22,5 +24,6 @@ __all__ = [
     "ground_energy",
     "ground_level",
     "ground_state",
+    "heisenberg_energy",
     "sector_ground_state",
 ]
