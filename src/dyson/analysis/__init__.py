@@ -4,6 +4,7 @@ from dyson.analysis.correlations import Correlations, StructureFactor, dimers
 from dyson.analysis.expect import expect
 from dyson.analysis.fidelity import fidelity, state_vector
 from dyson.analysis.lanczos import LanczosStep, lanczos_step
+from dyson.analysis.measure import measure, thermalised
 from dyson.analysis.observables import (
     Energy,
     Function,
@@ -29,8 +30,10 @@ __all__ = [
     "fidelity",
     "flip_response",
     "lanczos_step",
+    "measure",
     "poles",
     "propagators",
     "series",
     "state_vector",
+    "thermalised",
 ]

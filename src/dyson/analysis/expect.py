@@ -54,6 +54,20 @@ def expect(
 
     Cost: per sample what the observables say, each ratio O(1) with ABACUS.
     """
+    chosen, structure = checked(observables, model, spins, magnetisation)
+    within = magnetisation is not None
+    local = local_values(chosen, updates, chunk_size, within, everywhere(model), spins)
+    moving = jnp.any(spins != spins[:1, :1])
+    return jax.tree.unflatten(structure, estimated(chosen, local, moving))
+
+
+Chosen = list[Observable | TwoCopies]
+
+
+def checked(
+    observables: Any, model: Network, spins: Array, magnetisation: int | None
+) -> tuple[Chosen, Any]:
+    """The observables of a tree in a row, and the tree; refuses what does not fit."""
     leaves, structure = jax.tree.flatten(observables, is_leaf=is_observable)
     if spins.ndim != 3:
         raise ValueError(
@@ -69,9 +83,7 @@ def expect(
                 f"{each.n_sites}"
             )
     _check_sector(chosen, spins, magnetisation)
-    within = magnetisation is not None
-    results = _expected(chosen, updates, chunk_size, within, everywhere(model), spins)
-    return jax.tree.unflatten(structure, results)
+    return chosen, structure
 
 
 def estimates(observable: Any, local: PyTree[Array]) -> PyTree[Estimate]:
@@ -92,18 +104,19 @@ def estimates(observable: Any, local: PyTree[Array]) -> PyTree[Estimate]:
 
 
 @eqx.filter_jit
-def _expected(
-    observables: list[Observable | TwoCopies],
+def local_values(
+    observables: Chosen,
     updates: LocalUpdates | None,
     chunk_size: int | None,
     within: bool,
     model: Network,
     spins: Int8[Array, "n_chains length n_sites"],
-) -> list[PyTree[Estimate]]:
-    moving = jnp.any(spins != spins[:1, :1])
+) -> list[PyTree[Array]]:
+    """Of every observable on every sample: arrays (chains, length, ...), or of half as many chains
+    where it takes two copies.  ``within``: no moves that change the magnetisation."""
     single = [x for x in observables if isinstance(x, Observable)]
     double = [x for x in observables if isinstance(x, TwoCopies)]
-    local = iter(_by_chain(_local_values(single, updates, chunk_size, within), model, spins))
+    local = iter(_by_chain(_of_samples(single, updates, chunk_size, within), model, spins))
     half = spins.shape[0] // 2
     of_pairs = iter([])
     if double:
@@ -111,15 +124,20 @@ def _expected(
             raise ValueError("expect: two copies of a state are samples of at least two chains")
         pairs = jnp.stack([spins[:half], spins[half : 2 * half]], axis=2)
         of_pairs = iter(_by_chain(_values_of_pairs(double, chunk_size), model, pairs))
-    found = []
-    for each in observables:
-        values = next(local if isinstance(each, Observable) else of_pairs)
-        found.append(estimates(each, values))
+    return [next(local if isinstance(each, Observable) else of_pairs) for each in observables]
+
+
+@eqx.filter_jit
+def estimated(
+    observables: Chosen, local: list[PyTree[Array]], moving: Array
+) -> list[PyTree[Estimate]]:
+    """From the local values of samples that move, or do not."""
+    found = [estimates(each, values) for each, values in zip(observables, local, strict=True)]
     known = lambda estimate: if_moved(moving, estimate)
     return jax.tree.map(known, found, is_leaf=lambda x: isinstance(x, Estimate))
 
 
-def _local_values(
+def _of_samples(
     observables: list[Observable],
     updates: LocalUpdates | None,
     chunk_size: int | None,
