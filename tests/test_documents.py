@@ -26,6 +26,7 @@ LONG = {
     "docs/hodlr/signals.md",
     "docs/reading_a_state.md",
     "docs/runs.md",
+    "docs/time_evolution.md",
 }
 # Needs other processes: tests/dyson/test_devices.py runs the same program.
 ELSEWHERE = {"docs/devices.md"}

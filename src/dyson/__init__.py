@@ -38,10 +38,12 @@ from dyson.analysis import (
     fidelity,
     flip_response,
     lanczos_step,
+    measure,
     poles,
     propagators,
     series,
     state_vector,
+    thermalised,
 )
 from dyson.app.program import Trained, train
 from dyson.app.train import load
@@ -53,6 +55,10 @@ from dyson.samplers import Metropolis, Sampler, Sweep, Typewriter, moves
 from dyson.updates import BoundUpdates, CachedTheta, LocalUpdates, Proposal, Recompute
 from dyson.vmc import (
     VMC,
+    Evolution,
+    EvolutionError,
+    EvolutionInfo,
+    EvolutionState,
     NonFiniteError,
     VMCInfo,
     VMCState,
@@ -76,6 +82,10 @@ __all__ = [
     "Correlations",
     "DysonNet",
     "Energy",
+    "Evolution",
+    "EvolutionError",
+    "EvolutionInfo",
+    "EvolutionState",
     "Function",
     "Hamiltonian",
     "Ising",
@@ -116,6 +126,7 @@ __all__ = [
     "load",
     "local_energies",
     "log_derivatives",
+    "measure",
     "minsr",
     "moves",
     "poles",
@@ -125,5 +136,6 @@ __all__ = [
     "sr",
     "state_vector",
     "statistics",
+    "thermalised",
     "train",
 ]

@@ -4,6 +4,7 @@
 vmc           :class:`VMC`: ``init`` and ``step``;   state: what they hand on
 step          the improvement that measured samples call for
 measurement   samples of all chains with their local energies
+evolution     :class:`Evolution`: the same in real time
 blur          samples that reach the nodes of a state, by importance sampling
 local_energy  E_loc of a batch
 ratios        amplitude ratios by kinds of moves; ``fastest_updates`` asks the cost model which pay
@@ -13,6 +14,7 @@ statistics    means with error bars, autocorrelation, R-hat, V-score
 """
 
 from dyson.vmc import statistics
+from dyson.vmc.evolution import Evolution, EvolutionError, EvolutionInfo, EvolutionState
 from dyson.vmc.jacobian import log_derivatives
 from dyson.vmc.local_energy import local_energies
 from dyson.vmc.state import VMCInfo, VMCState
@@ -20,6 +22,10 @@ from dyson.vmc.vmc import VMC, NonFiniteError
 
 __all__ = [
     "VMC",
+    "Evolution",
+    "EvolutionError",
+    "EvolutionInfo",
+    "EvolutionState",
     "NonFiniteError",
     "VMCInfo",
     "VMCState",
