@@ -16,7 +16,7 @@ from dyson.app.own import called
 from dyson.app.problem import build, problems_of
 from dyson.app.ranges import SettingsError
 from dyson.app.settings import Settings, names
-from dyson.baselines import ViT
+from dyson.baselines import RBM, Jastrow, SymmetricRBM, ViT
 from dyson.hamiltonians import Hamiltonian
 from dyson.samplers import Typewriter
 from dyson.samplers.moves import EXCHANGES
@@ -82,6 +82,12 @@ def test_networks_and_samplers_are_built():
     make = lambda **values: build(Settings(n_sites=8, **values))
     vit = make(network="vit", heads=2, project=False, precision=64).network_shapes
     assert isinstance(vit, ViT) and vit.embedding.dtype == "float64"
+    rbm = make(network="rbm", complex_head=True, density=2).network_shapes.network
+    assert isinstance(rbm, RBM) and rbm.weight.shape == (2, 16, 8)
+    symmetric = make(network="symmetric-rbm", project=False).network_shapes
+    assert isinstance(symmetric, SymmetricRBM) and symmetric.weight.shape == (1, 4, 8)
+    jastrow = make(network="jastrow", periodic=False, project=False).network_shapes
+    assert isinstance(jastrow, Jastrow) and jastrow.coupling.shape == (1, 7)
     moved = make(token_size=2, translations=True).network_shapes
     assert isinstance(moved, SpinFlip) and isinstance(moved.network, Translations)
     assert make(site_embedding=True).network_shapes.network.embed_sites.shape == (16, 8)
@@ -129,6 +135,7 @@ def test_what_does_not_belong_is_refused(values, message):
 
 UNFIT = [
     ({"network": "vit", "n_sites": 6}, "multiple of patch=4 sites, got 6"),
+    ({"network": "symmetric-rbm", "periodic": False}, "takes a ring, got an open chain; take rbm"),
     ({"network": "vit", "grow": "4:2", "steps": 9}, "ViT.resized: expected a DysonNet"),
     ({"site_embedding": True, "grow": "4:2", "steps": 9}, "leave site_embedding out"),
     ({"magnetisation": 2}, "magnetisation=2 needs moves that conserve it"),

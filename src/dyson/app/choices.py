@@ -18,9 +18,9 @@ from typing import Any
 import optax
 
 from dyson.app.pauli_terms import pauli_strings
-from dyson.baselines import ViT
+from dyson.baselines import RBM, Jastrow, SymmetricRBM, ViT
 from dyson.hamiltonians import J1J2, XXZ, Ising
-from dyson.networks import DysonNet
+from dyson.networks import DysonNet, Network
 from dyson.optimisers import minsr, spring, sr
 from dyson.samplers import Metropolis, Sweep, Typewriter
 
@@ -39,9 +39,28 @@ class Choice:
     """The settings that it takes, with their defaults; None leaves the decision to the library."""
 
 
+def _rbm(n_sites: int, *, density: int = 1, complex_head: bool = False, **options: Any) -> Network:
+    return RBM(n_sites, density=density, complex_weights=complex_head, **options)
+
+
+def _symmetric_rbm(
+    n_sites: int, *, periodic: bool, density: int = 4, complex_head: bool = False, **options: Any
+) -> Network:
+    if not periodic:
+        raise ValueError("--network symmetric-rbm takes a ring, got an open chain; take rbm")
+    return SymmetricRBM(n_sites, density=density, complex_weights=complex_head, **options)
+
+
+def _jastrow(
+    n_sites: int, *, periodic: bool, complex_head: bool = False, **options: Any
+) -> Network:
+    return Jastrow(n_sites, periodic=periodic, complex_weights=complex_head, **options)
+
+
 _LATTICE = {"periodic": True}
 _POWER_LAW = {"exponent": math.inf, "kac": False}
-_AMPLITUDE = {"features": 16, "depth": 2, "hidden": 8, "complex_head": False, "precision": 32}
+_NUMBERS = {"complex_head": False, "precision": 32, "project": True}
+_AMPLITUDE = _NUMBERS | {"features": 16, "depth": 2, "hidden": 8}
 _CHAINS = {"sweeps": 1, "magnetisation": None}
 _NATURAL = {"learning_rate": 0.2, "trust_region": 0.1, "shift": 1e-2, "shift_floor": 1e-4}
 
@@ -61,9 +80,12 @@ NETWORKS = {
         DysonNet,
         _AMPLITUDE
         | {"modes": 1, "kernel_size": 3, "token_size": 1, "mixer": "s4d", "site_embedding": False}
-        | {"project": True, "translations": False},
+        | {"translations": False},
     ),
-    "vit": Choice(ViT, _AMPLITUDE | {"patch": 4, "heads": 4, "project": True}),
+    "vit": Choice(ViT, _AMPLITUDE | {"patch": 4, "heads": 4}),
+    "rbm": Choice(_rbm, _NUMBERS | {"density": 1}),
+    "symmetric-rbm": Choice(_symmetric_rbm, _NUMBERS | {"density": 4}),
+    "jastrow": Choice(_jastrow, _NUMBERS),
 }
 SAMPLERS = {
     "sweep": Choice(Sweep, _CHAINS | {"by_environments": None}),

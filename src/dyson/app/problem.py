@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -152,7 +153,7 @@ def _network(
     if make is not None:
         precision = values.pop("precision")
         values["dtype"] = jnp.float32 if precision == 32 else jnp.float64
-        if "mixer" in values:
+        if "periodic" in inspect.signature(make).parameters:
             values["periodic"] = hamiltonian.periodic
         model = make(n_sites, key=key, **values)
     elif is_own(settings.network):

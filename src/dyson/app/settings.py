@@ -112,6 +112,12 @@ class Settings:
     )
     patch: int | None = _taken("Spins per patch.", "Network", minimum=1, limit=MOST_SITES)
     heads: int | None = _taken("Heads of the attention.", "Network", minimum=1, limit=100_000)
+    density: int | None = _taken(
+        "Hidden units per site, or filters of a symmetric RBM.",
+        "Network",
+        minimum=1,
+        limit=100_000,
+    )
     complex_head: bool | None = _taken("Complex log ψ, for states with signs.", "Network")
     project: bool | None = _taken(
         "Project on the even spin-flip sector where the chain has the symmetry.",

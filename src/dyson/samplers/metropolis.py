@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int8
 
+from dyson.baselines import LinearTheta
 from dyson.hamiltonians import Hamiltonian
-from dyson.networks import Network
+from dyson.networks import Network, unprojected
 from dyson.samplers.base import (
     Sampler,
     SamplerInfo,
@@ -20,7 +21,7 @@ from dyson.samplers.base import (
 )
 from dyson.samplers.fit import check_fit
 from dyson.samplers.moves import Moves, Runs, local_moves
-from dyson.updates import BoundUpdates, LocalUpdates, Recompute
+from dyson.updates import BoundUpdates, CachedTheta, LocalUpdates, Recompute
 
 
 @final
@@ -43,7 +44,8 @@ class Metropolis(Sampler):
     Arguments:
       hamiltonian: gives the number of sites, the boundary and the symmetry.
       n_chains: independent chains.   sweeps: sweeps between samples.
-      updates: how ratios are computed, by full forward passes if not given.  Those that rebuild
+      updates: how ratios are computed; if not given, with theta in a cache where it is linear in
+        the spins (:class:`dyson.CachedTheta`), else by full forward passes.  Those that rebuild
         their reference after every accepted move, as ABACUS, are refused: they cost more than
         forward passes, and :class:`Sweep` does better than either.
       moves: what is proposed, if not the default; refused where they miss what the Hamiltonian
@@ -59,7 +61,7 @@ class Metropolis(Sampler):
     sweeps: int = eqx.field(static=True)
     magnetisation: int | None = eqx.field(static=True)
     global_flips: bool = eqx.field(static=True)
-    updates: LocalUpdates
+    updates: LocalUpdates | None
     moves: Moves
 
     def __init__(
@@ -73,8 +75,7 @@ class Metropolis(Sampler):
         magnetisation: int | None = None,
     ):
         check_counts("Metropolis", n_chains=n_chains, sweeps=sweeps)
-        updates = Recompute() if updates is None else updates
-        if updates.rebuilds:
+        if updates is not None and updates.rebuilds:
             raise ValueError(
                 f"Metropolis: {type(updates).__name__} rebuilds its reference at every proposal, "
                 "which takes longer than the forward pass that it spares; use dyson.Sweep("
@@ -83,7 +84,8 @@ class Metropolis(Sampler):
             )
         if moves is None:
             moves = local_moves(hamiltonian)
-            if updates.takes_any_flips and not moves.conserves_magnetisation:
+            any_flips = updates is None or updates.takes_any_flips
+            if any_flips and not moves.conserves_magnetisation:
                 moves = Runs(hamiltonian.n_sites, hamiltonian.periodic)
         check_fit("Metropolis", moves, hamiltonian)
         self.n_sites = hamiltonian.n_sites
@@ -99,7 +101,7 @@ class Metropolis(Sampler):
     def sample_chains(
         self, keys: jax.Array, model: Network, state: SamplerState
     ) -> tuple[SamplerState, SamplerInfo]:
-        bound = self.updates.bind(model)
+        bound = (self.updates or _updates_of(model)).bind(model)
         advance = lambda key, spins: self._advance(key, model, spins, bound)
         spins, acceptance = jax.vmap(advance)(keys, state.spins)
         return SamplerState(spins), SamplerInfo(acceptance)
@@ -131,3 +133,8 @@ class Metropolis(Sampler):
 
         cache, accepted = jax.lax.scan(propose, bound.init(spins), (moves, uniforms))
         return bound.spins(cache), jnp.mean(accepted)
+
+
+def _updates_of(model: Network) -> LocalUpdates:
+    """Those that cost least, of all that need not be made anew after an accepted move."""
+    return CachedTheta() if isinstance(unprojected(model), LinearTheta) else Recompute()
