@@ -200,7 +200,7 @@ WRONG = [
         "parameters of the network need at least",
     ),
     (["bench", "local-energy", "--sizes", 10**30], "--sizes"),
-    (["bench", "sampler", "--sizes", "8,1000000000"], "--sizes"),
+    (["bench", "proposal", "--sizes", "8,1000000000"], "--sizes"),
     (["bench", "accuracy", "--exponents", "4,0"], "--exponents: expected positive numbers"),
     (["bench", "training-time", "--sizes", "8,10"], "--sizes takes multiples of 4"),
     (["train", "-d", ""], "'--directory' / '-d': the name is empty"),

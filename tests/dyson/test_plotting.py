@@ -55,20 +55,23 @@ def test_exact_agreement_and_an_empty_run_can_be_drawn(tmp_path):
         upper.figure.savefig(tmp_path / "plot.png")
 
 
-def test_scaling_of_the_typewriter_is_drawn_beside_the_theory(tmp_path):
-    left, right = plotting.typewriter_scaling(
-        [32, 64],
-        {-1.0: [2.0, 5.0], -2.0: [1.0, 1.5]},
-        interval=4,
-        slopes={0.5: 0.8, 3.0: 0.4},
-        theory=lambda alpha: 2 / (2 + alpha),
-    )
-    np.testing.assert_array_equal(curve(left), [[32, 64], [4, 8]])
-    np.testing.assert_array_equal(left.lines[2].get_ydata(), [1.0, 1.5])
-    np.testing.assert_array_equal(right.lines[1].get_xydata(), [[0.5, 0.8], [3.0, 0.4]])
-    grid, expected = curve(right)
+def test_interval_exponents_are_drawn_beside_the_theory(tmp_path):
+    axes = plotting.interval_exponents({0.5: 0.8, 3.0: 0.4}, theory=lambda alpha: 2 / (2 + alpha))
+    np.testing.assert_array_equal(axes.lines[1].get_xydata(), [[0.5, 0.8], [3.0, 0.4]])
+    grid, expected = curve(axes)
     np.testing.assert_allclose(expected, 2 / (2 + grid))
-    left.figure.savefig(tmp_path / "plot.png")
+    axes.figure.savefig(tmp_path / "plot.png")
+
+
+def test_measurements_are_drawn_by_size_with_their_spread(tmp_path):
+    curves = {"A": [(32, 2.0, 1.5, 4.0), (64, 3.0, 2.5, 3.5)], "B": [(32, 1.0)], "C": []}
+    axes = plotting.by_size(curves, label="seconds")
+    np.testing.assert_array_equal(curve(axes), [[32, 64], [2, 3]])
+    bars = [line[:, 1].tolist() for line in axes.collections[0].get_segments()]
+    assert bars == [[1.5, 4.0], [2.5, 3.5]]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["A", "B"]
+    assert axes.get_ylabel() == "seconds"
+    axes.figure.savefig(tmp_path / "plot.png")
 
 
 def test_networks_are_drawn_side_by_side(tmp_path):
@@ -84,18 +87,13 @@ def test_networks_are_drawn_side_by_side(tmp_path):
     upper.figure.savefig(tmp_path / "plot.png")
 
 
-def test_training_times_are_drawn_with_their_growth(tmp_path):
+def test_growth_of_training_times():
+    """Over the larger half alone."""
     rows = [
-        training_time.Row("ViT", n, "cpu", 128, 5.0, step, 150, 4, 5 + 149 * step)
+        training_time.Row("ViT", n, 128, 5.0, step, 150, 4, 5 + 149 * step)
         for n, step in ((8, 9.0), (16, 1.0), (32, 4.0), (64, 16.0))
     ]
-    growth = training_time.exponents(rows)  # over the larger half alone
-    assert growth == {"ViT": pytest.approx(2.0)}
-    times = {"ViT": [(r.n_sites, r.training) for r in rows]}
-    axes = plotting.training_times(times, exponents=growth)
-    np.testing.assert_allclose(curve(axes), list(zip(*times["ViT"], strict=True)))
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["ViT: N^2.00"]
-    axes.figure.savefig(tmp_path / "plot.png")
+    assert training_time.exponents(rows) == {"ViT": pytest.approx(2.0)}
 
 
 @pytest.mark.exhaustive

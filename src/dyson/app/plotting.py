@@ -79,59 +79,46 @@ def _mark_growth(axes: Axes, steps: np.ndarray, sites: np.ndarray) -> None:
         )
 
 
-def typewriter_scaling(
-    sizes: Sequence[int],
-    throughputs: Mapping[float, Sequence[float]],
-    *,
-    interval: int,
-    slopes: Mapping[float, float],
-    theory: Callable[[float], float],
-    figure: Figure | None = None,
-) -> tuple[Axes, Axes]:
-    """Accepted flips per refresh against the size, and the exponent of the best interval.
-
-    Left: one curve of `throughputs` per coupling, beside the ideal N/2W with W = `interval`. Right:
-    the measured `slopes` by the decay α of the kernels, beside the exponent β(α) of the `theory`.
-    """
-    figure = Figure(figsize=(9, 4), layout="constrained") if figure is None else figure
-    left, right = figure.subplots(1, 2)
-    left.plot(sizes, np.asarray(sizes) / (2 * interval), "k--", label="N / 2W")
-    for coupling, values in throughputs.items():
-        left.plot(sizes, values, marker="o", markersize=4, label=f"J = {coupling:g}")
-    left.set_xscale("log")
-    left.set_yscale("log")
-    left.set_xticks(sizes, list(map(str, sizes)))
-    left.set_xticks([], minor=True)
-    left.set_xlabel("N")
-    left.set_ylabel("accepted flips per refresh")
-    left.legend(fontsize="small")
-    top = max([2.0, *slopes])
-    grid = np.linspace(0.05, 1.1 * top, 200)
-    right.plot(grid, [theory(alpha) for alpha in grid], "k--", label="β of the paper")
-    right.plot(list(slopes), list(slopes.values()), "o", label="measured")
-    right.set_xlabel("decay α")
-    right.set_ylabel("exponent of the best interval")
-    right.legend(fontsize="small")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    return left, right
-
-
-def training_times(
-    times: Mapping[str, Sequence[tuple[int, float]]],
-    *,
-    exponents: Mapping[str, float],
-    figure: Figure | None = None,
+def by_size(
+    curves: Mapping[str, Sequence[Sequence[float]]], *, label: str, figure: Figure | None = None
 ) -> Axes:
-    """Seconds of a training against the number of sites, one curve of (sites, seconds) for each
-    way, with the exponent of its growth where that is known."""
+    """Something against the number of sites, both logarithmic: by the name of each curve its points
+    (sites, value) or (sites, value, lowest, highest)."""
     figure = Figure(figsize=(6, 4.5), layout="constrained") if figure is None else figure
     axes = figure.subplots()
-    for way, points in times.items():
-        label = f"{way}: N^{exponents[way]:.2f}" if way in exponents else way
-        axes.loglog(*zip(*points, strict=True), marker="o", markersize=4, label=label)
+    for name, points in curves.items():
+        if not points:
+            continue
+        sites, values, *bounds = np.array(points, dtype=float).T
+        bars = [values - bounds[0], bounds[1] - values] if bounds else None
+        axes.errorbar(sites, values, bars, marker="o", markersize=4, capsize=2, label=name)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    sizes = sorted({int(point[0]) for points in curves.values() for point in points})
+    axes.set_xticks(sizes, list(map(str, sizes)))
+    axes.set_xticks([], minor=True)
     axes.set_xlabel("N")
-    axes.set_ylabel("seconds of a training")
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return axes
+
+
+def interval_exponents(
+    growth: Mapping[float, float],
+    *,
+    theory: Callable[[float], float],
+    figure: Figure | None = None,
+) -> Axes:
+    """Measured exponents of the best interval by the decay α of the kernels, beside the exponent
+    β(α) of the `theory`."""
+    figure = Figure(figsize=(6, 4.5), layout="constrained") if figure is None else figure
+    axes = figure.subplots()
+    grid = np.linspace(0.05, 1.1 * max([2.0, *growth]), 200)
+    axes.plot(grid, [theory(alpha) for alpha in grid], "k--", label="β of the paper")
+    axes.plot(list(growth), list(growth.values()), "o", label="measured")
+    axes.set_xlabel("decay α")
+    axes.set_ylabel("exponent of the best interval")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     return axes

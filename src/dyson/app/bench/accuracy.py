@@ -1,6 +1,5 @@
 """Networks side by side on the long-range Ising ring, as Fig. 2 of arXiv:2603.11189."""
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,6 @@ import numpy as np
 import optax
 import typer
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Table
 
 from dyson import (
@@ -30,19 +28,19 @@ from dyson import (
     minsr,
 )
 from dyson.app.bench.options import checked_numbers
+from dyson.app.bench.report import Report
 from dyson.app.plotting import Sweep, accuracy
 from dyson.baselines import SymmetricRBM, ViT
-from dyson.checkpoint import atomic_write
 from dyson.networks import Network
 from dyson.vmc.statistics import v_score
 
 # The lines of the paper's figure cross here; couplings have the Kac factor, the field is 1.
 COUPLING, EXPONENT = 4.75, 4.0
 COUPLINGS, EXPONENTS = "-5,-2,-1,1,2,4.75", "1.5,2.5,4,6"
-# Fewer of them, steps and seeds, with --quick.
+# Fewer of them, of sites, steps and seeds, with --quick.
 QUICK_COUPLINGS, QUICK_EXPONENTS = "-5,-1,4.75", "1.5,4"
-STEPS, SEEDS = 120, 3
-QUICK_STEPS, QUICK_SEEDS = 60, 1
+SITES, STEPS, SEEDS = 32, 120, 3
+QUICK_SITES, QUICK_STEPS, QUICK_SEEDS = 16, 60, 1
 
 CHAINS, CHAIN_LENGTH = 128, 4
 # Samples of each chain for the energy after training.
@@ -142,13 +140,6 @@ def known_energy(hamiltonian: Ising) -> float | None:
     return exact.ground_energy(hamiltonian, parity=1)
 
 
-def _line(row: Row) -> str:
-    """As JSON, which has no NaN."""
-    values = row._asdict()
-    shown = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
-    return json.dumps(shown)
-
-
 def _sweep(rows: Sequence[Row], label: str, points: Sequence[tuple[float, float]]) -> Sweep:
     """Energies and V-scores (points, seeds) of every network along one line of the figure."""
 
@@ -189,7 +180,10 @@ def _table(rows: Sequence[Row], points: Sequence[tuple[float, float]]) -> Table:
 
 
 def command(
-    n_sites: Annotated[int, typer.Option(min=2, max=1000, help="Sites of the ring.")] = 32,
+    n_sites: Annotated[
+        int | None,
+        typer.Option(min=2, max=1000, help=f"Sites of the ring, {SITES} if not given."),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help=f"Training steps, {STEPS} if not given.")
     ] = None,
@@ -203,7 +197,7 @@ def command(
         str | None, typer.Option(help=f"Decays α at J = {COUPLING:g}; {EXPONENTS}.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option(help="Fewer points, steps and seeds where these are not given.")
+        bool, typer.Option(help="Fewer points, sites, steps and seeds where these are not given.")
     ] = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG file.")] = Path(
         "accuracy.png"
@@ -214,6 +208,7 @@ def command(
     Every training prints one line of JSON when it is done.  The paper's figure takes
     --n-sites 150 --steps 400.
     """
+    n_sites = n_sites or (QUICK_SITES if quick else SITES)
     steps = steps or (QUICK_STEPS if quick else STEPS)
     seeds = seeds or (QUICK_SEEDS if quick else SEEDS)
     strengths = checked_numbers(couplings or (QUICK_COUPLINGS if quick else COUPLINGS))
@@ -224,8 +219,7 @@ def command(
     by_exponent = [(COUPLING, decay) for decay in decays]
     points = list(dict.fromkeys(by_coupling + by_exponent))
     optimiser, rows = minsr(), []
-    console = Console(stderr=True)
-    with console.status("training") as status:
+    with Report("accuracy") as report:
         # networks outermost: each is compiled once for all points and seeds
         for name in NETWORKS:
             for coupling, exponent in points:
@@ -233,17 +227,14 @@ def command(
                 known = known_energy(hamiltonian)
                 for seed in range(seeds):
                     done = f"{len(rows)} of {len(NETWORKS) * len(points) * seeds} done"
-                    status.update(f"{done}: {name}, J = {coupling:g}, α = {exponent:g}")
+                    report.doing(f"{done}: {name}, J = {coupling:g}, α = {exponent:g}")
                     point = coupling, exponent
                     how = {"steps": steps, "seed": seed, "known": known}
                     rows.append(trained(name, hamiltonian, point, optimiser, **how))
-                    print(_line(rows[-1]), flush=True)
+                    report.add({"n_sites": n_sites} | rows[-1]._asdict())
             jax.clear_caches()
-    figure = Figure(figsize=(9, 7), layout="constrained")
-    sweeps = _sweep(rows, "J", by_coupling), _sweep(rows, "α", by_exponent)
-    accuracy(sweeps, reference="DysonNet", figure=figure)
-    with atomic_write(output) as stream:
-        figure.savefig(stream, format="png", dpi=150)
-    console.print(_table(rows, points))
-    console.print(str(output))
+        figure = Figure(figsize=(9, 7), layout="constrained")
+        sweeps = _sweep(rows, "J", by_coupling), _sweep(rows, "α", by_exponent)
+        accuracy(sweeps, reference="DysonNet", figure=figure)
+        report.show(_table(rows, points), figure, output)
     return 0

@@ -1,7 +1,6 @@
 """The same trainings from many seeds: none may diverge or stall."""
 
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -10,10 +9,10 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from dyson import NonFiniteError
+from dyson.app.bench.report import Report
 from dyson.app.estimates import compare, evaluate, final_key, plain_numbers
 from dyson.app.problem import build
 from dyson.app.settings import Settings
@@ -134,14 +133,14 @@ def command(
     seeds = seeds or (QUICK_SEEDS if quick else SEEDS)
     steps = steps or (QUICK_STEPS if quick else STEPS)
     rows: list[Row] = []
-    console = Console(stderr=True)
-    with console.status("compiling") as status:
+    with Report("seeds") as report:
         for name in names:
+            report.doing(f"compiling {name}")
             settings = Settings(**SYSTEMS[name], steps=steps)
             for row in trainings(name, settings, range(seeds)):
                 rows.append(row)
-                print(json.dumps(row._asdict() | {"good": row.good}), flush=True)
-                status.update(f"{len(rows)} of {len(names) * seeds} done: {name}")
+                report.add(row._asdict() | {"good": row.good})
+                report.doing(f"{len(rows)} of {len(names) * seeds} done: {name}")
             jax.clear_caches()
-    console.print(_table(rows))
+        report.show(_table(rows))
     return 0 if all(row.good for row in rows) else 1

@@ -1,7 +1,6 @@
 """Seconds until a relative error of the energy is reached, beside NetKet's Boltzmann machines."""
 
 import importlib.util
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,17 +10,19 @@ import jax
 import numpy as np
 import typer
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Table
 
-from dyson.app.bench.options import checked_numbers, checked_sizes
+from dyson.app.bench.options import Scale, checked_numbers, checked_sizes
+from dyson.app.bench.report import Report
 from dyson.app.estimates import evaluate
 from dyson.app.plotting import times_to_accuracy
 from dyson.app.problem import build
 from dyson.app.program import train
 from dyson.app.settings import Settings
-from dyson.checkpoint import atomic_write
 
+SCALE = Scale("16", "64,256", "64,256,1000")
+RATES, QUICK_RATES = "0.02,0.05,0.1", "0.05"
+PATIENCE, QUICK_PATIENCE = 300.0, 60.0
 TARGETS = (1e-3, 1e-4, 1e-5)
 # The energy is estimated where so many times more seconds have passed than at the estimate before.
 SPACING = 1.15
@@ -176,14 +177,30 @@ def _table(marks: Sequence[Mark]) -> Table:
     return table
 
 
+def _figure(marks: Sequence[Mark]) -> Figure:
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    courses = {}
+    for way, n_sites in dict.fromkeys((mark.way, mark.n_sites) for mark in marks):
+        here = [mark for mark in marks if (mark.way, mark.n_sites) == (way, n_sites)]
+        points = [m.seconds for m in here], [abs(m.relative_error) for m in here]
+        courses[f"{way}, N = {n_sites}"] = points
+    times_to_accuracy(courses, figure=figure)
+    return figure
+
+
 def command(
-    sizes: Annotated[str, typer.Option(help="Numbers of sites, separated by commas.")] = "64,256",
+    sizes: Annotated[str | None, typer.Option(help=SCALE.help)] = None,
     rates: Annotated[
-        str, typer.Option(help="Learning rates of NetKet's machines, separated by commas.")
-    ] = "0.02,0.05,0.1",
+        str | None,
+        typer.Option(help=f"Learning rates of NetKet's machines; {RATES} if not given."),
+    ] = None,
     patience: Annotated[
-        float, typer.Option(min=1, help="Seconds after which a training is given up.")
-    ] = 300,
+        float | None,
+        typer.Option(min=1, help=f"Seconds of a training at most, {PATIENCE:g} if not given."),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option(help="A short chain, one rate and a minute where none are given.")
+    ] = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG file.")] = Path(
         "time-to-accuracy.png"
     ),
@@ -193,34 +210,23 @@ def command(
 
     Every estimate prints one line of JSON.
     """
+    numbers = checked_sizes(sizes) if sizes else SCALE.here(quick=quick)
+    found = ways(checked_numbers(rates or (QUICK_RATES if quick else RATES)))
+    patience = patience or (QUICK_PATIENCE if quick else PATIENCE)
     jax.config.update("jax_enable_compilation_cache", False)
     marks: list[Mark] = []
-    console = Console(stderr=True)
+    with Report("time-to-accuracy") as report:
+        if len(found) == 1:
+            report.say("NetKet is not installed: pip install netket, to have it beside DysonNet")
 
-    def note(mark: Mark) -> None:
-        marks.append(mark)
-        print(json.dumps(mark._asdict()), flush=True)
+        def note(mark: Mark) -> None:
+            marks.append(mark)
+            report.add(mark._asdict())
 
-    found = ways(checked_numbers(rates))
-    if len(found) == 1:
-        console.print("NetKet is not installed: pip install netket, to have it beside DysonNet")
-    with console.status("training") as status:
-        for n_sites in sorted(checked_sizes(sizes)):
+        for n_sites in numbers:
             for name, way in found.items():
-                status.update(f"training {name}, {n_sites} sites")
+                report.doing(f"training {name}, {n_sites} sites")
                 way(Course(name, n_sites, patience, note))
                 jax.clear_caches()
-    curves: dict[str, list[Mark]] = {}
-    for mark in marks:
-        curves.setdefault(f"{mark.way}, N = {mark.n_sites}", []).append(mark)
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    points = {
-        name: ([m.seconds for m in here], [abs(m.relative_error) for m in here])
-        for name, here in curves.items()
-    }
-    times_to_accuracy(points, figure=figure)
-    with atomic_write(output) as stream:
-        figure.savefig(stream, format="png", dpi=150)
-    console.print(_table(marks))
-    console.print(str(output))
+        report.show(_table(marks), _figure(marks), output)
     return 0

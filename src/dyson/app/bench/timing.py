@@ -1,12 +1,24 @@
-"""Fair timings on a noisy machine: one core, compiled code, the fastest of several runs."""
+"""Fair timings on a noisy machine: one core, compiled code, medians of several runs."""
 
 import os
+import statistics
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+
+
+class Spread(NamedTuple):
+    """Of several runs: the median, the fastest and the slowest."""
+
+    median: float
+    low: float
+    high: float
+
+    def times(self, factor: float) -> "Spread":
+        return Spread(*(factor * x for x in self))
 
 
 def use_one_core() -> None:
@@ -16,12 +28,8 @@ def use_one_core() -> None:
     jax.config.update("jax_num_cpu_devices", 1)  # the command line has asked for one per core
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-
-
-def compile_and_time(function: Callable, *arguments: Any, repeats: int = 5) -> tuple[float, float]:
-    """Seconds to compile ``function`` for the arguments, and the fastest run of it."""
-    compile_seconds, compiled = compiled_in(function, *arguments)
-    return compile_seconds, fastest_run(compiled, *arguments, repeats=repeats)
+    # seconds of compilation are measured as well
+    jax.config.update("jax_enable_compilation_cache", False)
 
 
 def compiled_in(function: Callable, *arguments: Any) -> tuple[float, Callable]:
@@ -31,12 +39,17 @@ def compiled_in(function: Callable, *arguments: Any) -> tuple[float, Callable]:
     return time.perf_counter() - start, compiled
 
 
-def fastest_run(compiled: Callable, *arguments: Any, repeats: int = 5) -> float:
-    """Seconds of the fastest of several runs, after one more."""
+def run_times(compiled: Callable, *arguments: Any, repeats: int = 5) -> list[float]:
+    """Seconds of several runs, after one more."""
     jax.block_until_ready(compiled(*arguments))
-    fastest = float("inf")
+    seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
         jax.block_until_ready(compiled(*arguments))
-        fastest = min(fastest, time.perf_counter() - start)
-    return fastest
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def spread_of(seconds: Sequence[float]) -> Spread:
+    """Of the runs."""
+    return Spread(statistics.median(seconds), min(seconds), max(seconds))

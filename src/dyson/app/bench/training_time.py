@@ -1,6 +1,5 @@
 """Time of a training against the size of the chain, as Fig. 3a of arXiv:2603.11189."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,17 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import typer
-from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Table
 
 from dyson import VMC, DysonNet, Hamiltonian, Ising, Metropolis, Recompute, SpinFlip, Sweep, minsr
-from dyson.app.bench.options import checked_sizes
-from dyson.app.plotting import training_times
+from dyson.app.bench.options import Scale, checked_sizes
+from dyson.app.bench.report import Report
+from dyson.app.plotting import by_size
 from dyson.baselines import ViT
-from dyson.checkpoint import atomic_write
 from dyson.networks import Network
 
+SCALE = Scale("16,32,64", "64,128,256,512,1000", "64,128,256,512,1000")
 CHAIN_LENGTH = 4
 # Steps that are timed after the one that compiles.
 TIMED = 3
@@ -33,7 +31,6 @@ class Row(NamedTuple):
 
     way: str
     n_sites: int
-    device: str
     samples: int
     first: float
     step: float
@@ -89,8 +86,8 @@ def measure(way: str, n_sites: int, *, chains: int, steps: int, timed: int = TIM
     first, later = seconds[0], seconds[1:] or seconds
     step = float(np.median(later))
     training = first + (steps - 1) * step
-    device, samples = jax.devices()[0].device_kind, chains * CHAIN_LENGTH
-    return Row(way, n_sites, device, samples, first, step, steps, len(seconds), training)
+    samples = chains * CHAIN_LENGTH
+    return Row(way, n_sites, samples, first, step, steps, len(seconds), training)
 
 
 def exponents(rows: Sequence[Row]) -> dict[str, float]:
@@ -105,15 +102,26 @@ def exponents(rows: Sequence[Row]) -> dict[str, float]:
     return found
 
 
+def _table(rows: Sequence[Row], growth: dict[str, float]) -> Table:
+    table = Table(title=f"Seconds of {rows[0].steps} steps, counted from {rows[0].measured}")
+    for heading in ("way", "sites", "first step", "step", "training", "exponent"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        last = [r for r in rows if r.way == row.way][-1] is row
+        exponent = f"{growth[row.way]:.2f}" if last and row.way in growth else ""
+        shown = (f"{x:.3g}" for x in (row.first, row.step, row.training))
+        table.add_row(row.way, str(row.n_sites), *shown, exponent)
+    return table
+
+
 def command(
-    sizes: Annotated[str, typer.Option(help="Numbers of sites, separated by commas.")] = (
-        "64,128,256,512,1000"
-    ),
+    sizes: Annotated[str | None, typer.Option(help=SCALE.help)] = None,
     chains: Annotated[int, typer.Option(min=2, help="Markov chains, of four samples each.")] = 32,
     steps: Annotated[int, typer.Option(min=2, help="Steps of a whole training.")] = 150,
     patience: Annotated[
         float, typer.Option(min=0, help="Seconds of a step after which longer chains are left out.")
     ] = 30,
+    quick: Annotated[bool, typer.Option(help="Shorter chains where none are given.")] = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG file.")] = Path(
         "training-time.png"
     ),
@@ -123,35 +131,29 @@ def command(
     Of each only a few steps are taken, and a training is counted from them.  Every measurement
     prints one line of JSON.
     """
-    numbers = sorted(checked_sizes(sizes))
+    numbers = checked_sizes(sizes) if sizes else SCALE.here(quick=quick)
     if any(n_sites % PATCH for n_sites in numbers):
         raise typer.BadParameter(f"--sizes takes multiples of {PATCH}, the patch of the ViT")
+    # the first step is measured as well
+    jax.config.update("jax_enable_compilation_cache", False)
     rows: list[Row] = []
-    console = Console(stderr=True)
-    with console.status("measuring") as status:
+    with Report("training-time") as report:
         for way in WAYS:
             for n_sites in numbers:
-                status.update(f"measuring {way}, {n_sites} sites")
+                report.doing(f"{way}, {n_sites} sites")
                 row = measure(way, n_sites, chains=chains, steps=steps)
                 rows.append(row)
-                print(json.dumps(row._asdict()), flush=True)
+                report.add(row._asdict())
                 jax.clear_caches()
                 if row.step > patience:
                     break
-    growth = exponents(rows)
-    table = Table(title=f"Seconds of {steps} steps, counted from {1 + TIMED}")
-    for heading in ("way", "sites", "first step", "step", "training", "exponent"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        last = [r for r in rows if r.way == row.way][-1] is row
-        exponent = f"{growth[row.way]:.2f}" if last and row.way in growth else ""
-        numbers_shown = (f"{x:.3g}" for x in (row.first, row.step, row.training))
-        table.add_row(row.way, str(row.n_sites), *numbers_shown, exponent)
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
-    times = {way: [(r.n_sites, r.training) for r in rows if r.way == way] for way in WAYS}
-    training_times(times, exponents=growth, figure=figure)
-    with atomic_write(output) as stream:
-        figure.savefig(stream, format="png", dpi=150)
-    console.print(table)
-    console.print(str(output))
+        growth = exponents(rows)
+        curves = {
+            f"{way}: N^{growth[way]:.2f}" if way in growth else way: [
+                (r.n_sites, r.training) for r in rows if r.way == way
+            ]
+            for way in WAYS
+        }
+        axes = by_size(curves, label="seconds of a training")
+        report.show(_table(rows, growth), axes.figure, output)
     return 0
