@@ -86,7 +86,6 @@ def grown(compile_once, tmp_path_factory):
     return directory, json.loads(out), err, compiled
 
 
-@pytest.mark.optimised
 def test_a_run_grows(grown):
     directory, result, err, compiled = grown
     assert [record["n_sites"] for record in metrics(directory)] == [4, 4, 8, 8]
@@ -99,7 +98,6 @@ def test_a_run_grows(grown):
     assert compiled == [f"the {what}, {n} sites" for n in (4, 8) for what in ("sampler", "step")]
 
 
-@pytest.mark.optimised
 @pytest.mark.parametrize("last", [1, 2, 3])
 def test_it_goes_on_from_every_step(grown, tmp_path, monkeypatch, last):
     directory, update = tmp_path / "run", Display.update
@@ -121,7 +119,6 @@ def test_it_goes_on_from_every_step(grown, tmp_path, monkeypatch, last):
     assert same_end(directory, grown[0])
 
 
-@pytest.mark.optimised
 def test_nobody_waits_for_a_longer_chain_to_compile(grown, tmp_path, monkeypatch):
     """What came before is saved."""
     directory = tmp_path / "run"
@@ -140,7 +137,6 @@ def test_nobody_waits_for_a_longer_chain_to_compile(grown, tmp_path, monkeypatch
     assert same_end(directory, grown[0])
 
 
-@pytest.mark.optimised
 def test_a_run_killed_after_it_has_grown_grows_again(grown, tmp_path, monkeypatch):
     """The last checkpoint is that of the shorter chain, the metrics have gone further."""
     directory = tmp_path / "run"
