@@ -36,7 +36,9 @@ QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_co
 
 def pytest_addoption(parser):
     group = parser.getgroup("dyson")
-    group.addoption("--exhaustive", action="store_true", help="Everything: an hour and a quarter on two cores.")
+    group.addoption(
+        "--exhaustive", action="store_true", help="Everything: an hour and a quarter on two cores."
+    )
     group.addoption(
         "--annotations", action="store_true", help="Check annotations wherever they are passed."
     )

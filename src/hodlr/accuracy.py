@@ -7,8 +7,8 @@ stands, in reverse, and in random ones. One order may be lucky, above all where 
 exponentially and the natural order keeps small ones apart from large ones; what is asked for is
 what a dense factorisation does that knows nothing of the order. The largest of its errors, or what
 one rounding of every entry may do, is what a factorisation may be ten times worse than. Derivatives
-are compared likewise in forward mode (with tr(A⁻¹ dA) from solutions) and in reverse mode (with
-reverse mode through the dense matrix).
+are taken in forward mode (with tr(A⁻¹ dA) from solutions) and in reverse mode (with reverse mode
+through the dense matrix), and the worse one of ours is compared with the worse one of LAPACK.
 
 Not judged is a matrix that is singular to the reference, and a general one that is singular to
 working precision (condition above 0.1/eps) and refused for that.
@@ -49,7 +49,9 @@ class Row(NamedTuple):
         """The worst error of hodlr over LAPACK's, 0 where it is not judged."""
         if not self.known or self.refused:
             return 0.0
-        pairs = (self.logdet, self.solution, self.derivative, self.gradient)
+        # the derivative is one number, whichever way it is computed
+        slopes = zip(self.derivative, self.gradient, strict=True)
+        pairs = (self.logdet, self.solution, tuple(map(max, slopes)))
         return max(ours / theirs if ours == ours else math.inf for ours, theirs in pairs)
 
     @property

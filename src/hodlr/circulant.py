@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from hodlr.factor import CheckedFactorisation
+from hodlr.lowrank import pairwise_sum
 from hodlr.toeplitz import ExponentialToeplitz
 
 
@@ -45,8 +46,8 @@ class CirculantFactorisation(CheckedFactorisation):
         if not jnp.issubdtype(self.matrix.dtype, jnp.complexfloating):
             # eigenvalues of a real matrix come in conjugate pairs: the product is a sign
             phases = jnp.sign(jnp.real(jnp.prod(phases)))
-            return phases.astype(self.matrix.dtype), jnp.sum(jnp.log(moduli))
-        return jnp.prod(phases), jnp.sum(jnp.log(moduli))
+            return phases.astype(self.matrix.dtype), pairwise_sum(jnp.log(moduli))
+        return jnp.prod(phases), pairwise_sum(jnp.log(moduli))
 
     def inverse_diagonal(self) -> Array:
         """The mean of the inverse eigenvalues, the same at every site."""

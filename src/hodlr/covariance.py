@@ -15,6 +15,7 @@ from hodlr.chunks import Chunks, Waves, transposed
 from hodlr.direct import factorise, why_not_definite
 from hodlr.exponentials import check_finite, promote
 from hodlr.kernels import AbstractKernel
+from hodlr.lowrank import pairwise_sum
 from hodlr.structured import AbstractStructured
 
 # Sites of a chunk in products and predictions, as in `hodlr.cholesky`.
@@ -192,7 +193,7 @@ def condition(covariance: Covariance, y: ArrayLike) -> Posterior:
         count = jnp.sum(covariance.observed.astype(y.dtype))
     factorisation = factorise(covariance, positive_definite=True)
     weights = factorisation.solve(y)
-    total = y @ weights + factorisation.logdet() + count * math.log(2 * math.pi)
+    total = pairwise_sum(y * weights) + factorisation.logdet() + count * math.log(2 * math.pi)
     return Posterior(covariance, weights, -total / 2)
 
 

@@ -45,7 +45,7 @@ from jaxtyping import Array
 from hodlr.chunks import Chunks, Waves
 from hodlr.factor import CheckedFactorisation
 from hodlr.lasting import Lasting
-from hodlr.lowrank import adjoint, frobenius, unit
+from hodlr.lowrank import adjoint, frobenius, pairwise_sum, unit
 
 
 class Eliminated(NamedTuple):
@@ -197,7 +197,8 @@ def sign_and_logabs(done: Eliminated) -> tuple[Array, Array]:
     moduli = jnp.abs(pivots)
     zero = moduli == 0
     phases = jnp.where(zero, 0, pivots / jnp.where(zero, 1, moduli).astype(pivots.dtype))
-    return jnp.prod(phases) * jnp.prod(done.signs), jnp.sum(jnp.log(moduli)) + jnp.real(done.end)
+    logabs = pairwise_sum(jnp.log(moduli)) + jnp.real(done.end)
+    return jnp.prod(phases) * jnp.prod(done.signs), logabs
 
 
 @Lasting
@@ -252,7 +253,7 @@ def log_determinant(chunks: Chunks, done: Eliminated) -> tuple[Array, Array]:
 def _(values, primals, tangents):
     sign, _ = values
     answers = slopes(*primals)
-    products = jax.tree.map(lambda a, d: jnp.sum(a * d), answers, tangents[0])
+    products = jax.tree.map(lambda a, d: pairwise_sum(a * d), answers, tangents[0])
     slope = jax.tree.reduce(jnp.add, products)
     if jnp.issubdtype(slope.dtype, jnp.complexfloating):
         turn = sign * lax.complex(jnp.zeros_like(slope.imag), slope.imag)

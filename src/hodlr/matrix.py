@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from hodlr.chunks import Chunks, Waves
 from hodlr.exponentials import promote
+from hodlr.lowrank import pairwise_sum
 from hodlr.structured import AbstractStructured, pairs
 from hodlr.tree import Tree
 
@@ -184,7 +185,7 @@ class HODLR(AbstractStructured):
         return HODLR(leaves, a.rows, a.cols, tree)
 
     def trace(self) -> Array:
-        return jnp.sum(self.diagonal())
+        return pairwise_sum(self.diagonal())
 
     # Algebra
 

@@ -8,6 +8,7 @@ import pytest
 
 import hodlr
 from hodlr import ExponentialToeplitz, SumOfExponentials
+from hodlr.accuracy_cases import cases
 from lanes import later
 from random_matrices import dense, epsilon, from_exponentials
 
@@ -287,3 +288,24 @@ def test_info_on_a_singular_matrix_raises_nothing():
     x, info = hodlr.solve_with_info(hodlr.from_exponentials(A, leaf_size=3), np.ones(6))
     assert not np.all(np.isfinite(x))
     assert info.growth == np.inf and info.backward_error == np.inf
+
+
+def test_log_determinants_keep_their_digits_in_single_precision():
+    """A thousand pivots: rounding adds up like a random walk, not like the number of sites."""
+    kinds = ("skew", "indefinite", "non-symmetric")
+    chosen = [
+        case.matrix
+        for case in cases()
+        if case.kind in kinds and case.matrix.n == 1000 and case.matrix.dtype == jnp.float32
+    ]
+    tried = 0
+    for matrix in chosen:
+        arrays = lambda x: x.astype(jnp.float64) if eqx.is_inexact_array(x) else x
+        factors = [hodlr.factorise(A) for A in (matrix, jax.tree.map(arrays, matrix))]
+        if float(factors[1].condition) > 1e6:
+            continue  # refused in single precision, and rightly so
+        single, double = (float(F.slogdet()[1]) for F in factors)
+        # the numbers that are given are rounded, the same on all sites
+        assert abs(single - double) < 1000 * np.finfo(np.float32).eps * 1.5
+        tried += 1
+    assert tried >= 3
