@@ -37,7 +37,7 @@ SMALL = {
         {"network", "n_sites", "energy", "v_score", "exact"},
     ),
     "chains": (
-        ["--chains", "dipolar", "--steps", "2", "--most-sites", "16"],
+        ["--quick", "--chains", "dipolar", "--steps", "2"],
         {"chain", "n_sites", "energy", "relative_error", "v_score", "samples", "seconds"},
     ),
     "seeds": (

@@ -18,7 +18,7 @@ from dyson.app.settings import Settings
 
 STEPS, QUICK_STEPS, QUICK_SITES = 150, 60, 16
 # Of the estimate after a training: the relative error bar that is aimed at, and batches at most.
-UNTIL, BATCHES = 1e-6, 128
+UNTIL, BATCHES, QUICK_BATCHES = 1e-6, 128, 8
 
 
 class Family(NamedTuple):
@@ -90,7 +90,7 @@ class Row(NamedTuple):
     anchor_v_score: float | None
 
 
-def trained(family: Family, n_sites: int, *, steps: int, seed: int) -> Row:
+def trained(family: Family, n_sites: int, *, steps: int, seed: int, batches: int) -> Row:
     """By the defaults of `dyson train`; one that meets a value that is not finite has no energy."""
     options: dict[str, Any] = {"n_sites": n_sites, "steps": steps, "seed": seed}
     options |= family.options
@@ -101,7 +101,7 @@ def trained(family: Family, n_sites: int, *, steps: int, seed: int) -> Row:
         state = train(**options, batches=1, progress=False).state
         seconds = time.perf_counter() - start
         key = final_key(seed, state.step)
-        found = evaluate(problem, state, batches=BATCHES, until=UNTIL, key=key)
+        found = evaluate(problem, state, batches=batches, until=UNTIL, key=key)
     except NonFiniteError:
         seconds = time.perf_counter() - start
     exact = problem.exact_energy
@@ -171,7 +171,8 @@ def command(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 1,
     quick: Annotated[
-        bool, typer.Option(help="Short chains and fewer steps where these are not given.")
+        bool,
+        typer.Option(help="Short chains, fewer steps where these are not given, fewer samples."),
     ] = False,
 ) -> int:
     """Energies of one-dimensional chains by `dyson train`, beside exact and published ones.
@@ -180,6 +181,7 @@ def command(
     """
     most_sites = most_sites or (QUICK_SITES if quick else max(max(f.sizes) for f in FAMILIES))
     steps = steps or (QUICK_STEPS if quick else STEPS)
+    batches = QUICK_BATCHES if quick else BATCHES
     found = list(chosen(chains, most_sites))
     if not found:
         names = ", ".join(family.name for family in FAMILIES)
@@ -190,7 +192,7 @@ def command(
             for seed in range(seeds):
                 done = f"{len(rows)} of {len(found) * seeds} done"
                 report.doing(f"{done}: {family.name}, {n_sites} sites")
-                rows.append(trained(family, n_sites, steps=steps, seed=seed))
+                rows.append(trained(family, n_sites, steps=steps, seed=seed, batches=batches))
                 report.add(rows[-1]._asdict())
                 jax.clear_caches()
         report.show(_table(rows))
