@@ -35,12 +35,17 @@ def machine(records: Sequence[Record]) -> str:
     return f"{first['device']}, {cores}, dyson {first['dyson']}, jax {first['jax']}"
 
 
+def shown(value: float) -> str:
+    """Three digits."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
+
+
 def by_way(value: str, caption: str) -> Callable[[Sequence[Record]], str]:
     """A value, one column per way and one row per size."""
 
     def table(records: Sequence[Record]) -> str:
         ways = list(dict.fromkeys(r["way"] for r in records))
-        found = {(r["n_sites"], r["way"]): f"{r[value]:.3g}" for r in records}
+        found = {(r["n_sites"], r["way"]): shown(r[value]) for r in records}
         sizes = sorted({r["n_sites"] for r in records})
         rows = [[str(n), *(found.get((n, way), "") for way in ways)] for n in sizes]
         return f"{caption} ({machine(records)}):\n\n{markdown(['N', *ways], rows)}"

@@ -127,7 +127,7 @@ class Evolution(eqx.Module):
         sampler: Sampler,
         *,
         time_step: float,
-        tolerance: float = 1e-5,
+        tolerance: float = 1e-4,
         chain_length: int = 4,
         warm_up: int = 8,
         blur: float = 0.5,

@@ -38,9 +38,9 @@ from dyson.vmc.statistics import v_score
 COUPLING, EXPONENT = 4.75, 4.0
 COUPLINGS, EXPONENTS = "-5,-2,-1,1,2,4.75", "1.5,2.5,4,6"
 # Fewer of them, of sites, steps and seeds, with --quick.
-QUICK_COUPLINGS, QUICK_EXPONENTS = "-5,-1,4.75", "1.5,4"
+QUICK_COUPLINGS, QUICK_EXPONENTS = "-5,-1", "4"
 SITES, STEPS, SEEDS = 32, 120, 3
-QUICK_SITES, QUICK_STEPS, QUICK_SEEDS = 16, 60, 1
+QUICK_SITES, QUICK_STEPS, QUICK_SEEDS = 16, 30, 1
 
 CHAINS, CHAIN_LENGTH = 128, 4
 # Samples of each chain for the energy after training.

@@ -16,7 +16,7 @@ from dyson.app.problem import build
 from dyson.app.program import train
 from dyson.app.settings import Settings
 
-STEPS, QUICK_STEPS, QUICK_SITES = 150, 60, 16
+STEPS, QUICK_STEPS, QUICK_SITES = 150, 30, 16
 # Of the estimate after a training: the relative error bar that is aimed at, and batches at most.
 UNTIL, BATCHES, QUICK_BATCHES = 1e-6, 128, 8
 

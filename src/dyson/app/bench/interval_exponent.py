@@ -23,7 +23,7 @@ from hodlr import fit_power_law
 
 SCALE = Scale("32,64", "32,64,128,256", "64,128,256,512,1024,2048")
 TAILS, QUICK_TAILS = "0.75,1.5,3", "1.5"
-INTERVALS, QUICK_INTERVALS = "1,2,4,8,16,32", "1,2,4,8,16"
+INTERVALS, QUICK_INTERVALS = "1,2,4,8,16,32", "1,4,16"
 # Fraction of flips that the networks accept: beyond it some of them have ordered phases, in which
 # nothing moves.
 ACCEPTED = 0.4

@@ -17,6 +17,7 @@ from dyson.app.bench.screened import CHAINS, Screened, measured
 from dyson.app.plotting import by_size
 
 SCALE = Scale("32,64", "32,64,128,256", "64,128,256,512,1024,2048")
+COUPLINGS, QUICK_COUPLINGS = "-0.7,-1.4,-2.1", "-1.4"
 STEPS, QUICK_STEPS = 40, 20
 
 
@@ -57,15 +58,15 @@ def _table(rows: dict[float, list[Screened]], exponent: float, interval: int) ->
 def command(
     sizes: Annotated[str | None, typer.Option(help=SCALE.help)] = None,
     exponent: Annotated[float, typer.Option(help="Decay of the couplings.")] = 1.5,
-    couplings: Annotated[str, typer.Option(help="Couplings J, with the Kac factor.")] = (
-        "-0.7,-1.4,-2.1"
-    ),
+    couplings: Annotated[
+        str | None, typer.Option(help=f"Couplings J with the Kac factor; {COUPLINGS}.")
+    ] = None,
     interval: Annotated[int, typer.Option(min=1, help="Sites per interval, all sizes.")] = 4,
     steps: Annotated[
         int | None, typer.Option(min=0, help=f"Training of a network, {STEPS} if not given.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option(help="Fewer sizes and steps where these are not given.")
+        bool, typer.Option(help="Fewer sizes, couplings and steps where these are not given.")
     ] = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG file.")] = Path(
         "throughput.png"
@@ -76,7 +77,7 @@ def command(
     Every measurement prints one line of JSON.
     """
     numbers = checked_sizes(sizes) if sizes else SCALE.here(quick=quick)
-    strengths = checked_numbers(couplings)
+    strengths = checked_numbers(couplings or (QUICK_COUPLINGS if quick else COUPLINGS))
     if steps is None:
         steps = QUICK_STEPS if quick else STEPS
     rows: dict[float, list[Screened]] = {coupling: [] for coupling in strengths}
