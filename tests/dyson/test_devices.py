@@ -229,6 +229,7 @@ print(train("ising", progress=False, precision=64, **small).energy)
 """
 
 
+@pytest.mark.exhaustive
 def test_another_library_may_have_set_the_devices_in_a_line():
     """NetKet does so when it is imported; every array of the program then says where it lies."""
     energies = []

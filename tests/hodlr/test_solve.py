@@ -85,7 +85,7 @@ def test_against_numpy(n, dtype, periodic, noise, form):
 
 @pytest.mark.parametrize("dtype", ["float64", later("complex128")])
 @pytest.mark.parametrize(
-    "form", ["general", later("hodlr"), later("ring"), "positive", "irregular"]
+    "form", ["general", later("hodlr"), later("ring"), later("positive"), later("irregular")]
 )
 def test_right_sides_more_precise_than_the_matrix(form, dtype):
     """They keep their type, solutions have the precision of the matrix, and refined ones their

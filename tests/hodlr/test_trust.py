@@ -300,11 +300,11 @@ def test_log_determinants_keep_their_digits_in_single_precision():
     ]
     tried = 0
     for matrix in chosen:
-        arrays = lambda x: x.astype(jnp.float64) if eqx.is_inexact_array(x) else x
-        factors = [hodlr.factorise(A) for A in (matrix, jax.tree.map(arrays, matrix))]
-        if float(factors[1].condition) > 1e6:
+        factorisation = hodlr.factorise(matrix)
+        if float(factorisation.condition) > 1e6:
             continue  # refused in single precision, and rightly so
-        single, double = (float(F.slogdet()[1]) for F in factors)
+        single = float(factorisation.slogdet()[1])
+        double = np.linalg.slogdet(np.asarray(matrix @ np.eye(1000, dtype=np.float32), float))[1]
         # the numbers that are given are rounded, the same on all sites
         assert abs(single - double) < 1000 * np.finfo(np.float32).eps * 1.5
         tried += 1
