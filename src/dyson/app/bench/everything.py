@@ -27,7 +27,7 @@ def command(
     directory: Annotated[
         Path, typer.Option("--directory", "-d", help="Where records and pictures go.")
     ] = Path("bench"),
-    quick: Annotated[bool, typer.Option(help="Small sizes: a quarter of an hour.")] = False,
+    quick: Annotated[bool, typer.Option(help="Small sizes: some twenty minutes.")] = False,
 ) -> int:
     """Every benchmark: the measurements of all in one file of JSON lines, and their pictures.
 
