@@ -12,11 +12,10 @@ from dyson.analysis.expect import checked, estimated, local_values
 from dyson.devices import everywhere
 from dyson.updates import LocalUpdates
 from dyson.vmc import VMC, VMCState
-from dyson.vmc.statistics import DiagnosticWarning, Estimate
+from dyson.vmc.statistics import DiagnosticWarning, Estimate, samples_needed
 
-# The most that one look at the error bars lets the number of samples grow by: an early one is
-# rough.
-_GROWTH = 4
+# Rounds of samples before the first look at the error bars.
+_FIRST = 4
 
 
 def thermalised(
@@ -85,7 +84,7 @@ def measure(
         raise ValueError(f"measure: expected until > 0, got {until}")
     magnetisation = vmc.sampler.magnetisation
     parts, moving, first, length = [], jnp.zeros((), bool), None, vmc.chain_length
-    wanted = min(_GROWTH * length, most)
+    wanted = min(_FIRST * length, most)
     chosen, structure = [], None
     while True:
         while len(parts) * length < wanted:
@@ -106,8 +105,7 @@ def measure(
         if drawn >= most or not math.isfinite(worst):
             _warn(worst, until, drawn)
             return state, found
-        factor = min(_GROWTH, max(1.1, 1.1 * (worst / until) ** 2))
-        wanted = min(math.ceil(factor * drawn), most)
+        wanted = min(samples_needed(drawn, worst, until), most)
 
 
 def _largest_error(found: Any) -> float:

@@ -11,12 +11,10 @@ import jax.numpy as jnp
 from dyson.app.metrics import Record
 from dyson.app.problem import Problem
 from dyson.vmc.measurement import Measurement, joined
-from dyson.vmc.statistics import v_score
+from dyson.vmc.statistics import samples_needed, v_score
 
 # Batches of the first look at the error bar, where one is asked for.
 FIRST_BATCHES = 16
-# The most that one look lets the number of samples grow by: an early error bar is a rough one.
-GROWTH = 4
 
 
 def final_key(seed: int, step: Any) -> jax.Array:
@@ -144,9 +142,8 @@ class _Drawn:
 
 
 def _needed(record: Record, until: float, batches: int) -> int:
-    """Batches that the error bar asks for, a little more than it says."""
+    """Batches that the error bar asks for, twice as many where it is not known."""
     energy, error = record["energy"], record["error"]
-    factor = 2.0
     if energy and error is not None:
-        factor = min(GROWTH, max(1.1, 1.1 * (error / (until * abs(energy))) ** 2))
-    return math.ceil(factor * batches)
+        return samples_needed(batches, error, until * abs(energy))
+    return 2 * batches

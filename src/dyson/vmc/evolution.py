@@ -28,15 +28,15 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from dyson.devices import at_samples, everywhere, placed
+from dyson.devices import placed
 from dyson.hamiltonians import Hamiltonian
 from dyson.networks import Network
 from dyson.optimisers.metric import centred_samples, check_precision, shares, solve_positive
 from dyson.samplers import Sampler, SamplerState
 from dyson.updates import LocalUpdates
-from dyson.vmc.jacobian import log_derivatives
+from dyson.vmc.jacobian import derivatives_of_chains
 from dyson.vmc.measurement import Measurement
 from dyson.vmc.vmc import VMC
 
@@ -82,7 +82,7 @@ class EvolutionInfo(eqx.Module):
     variance: Float[Array, ""]
     residual: Float[Array, ""]
     """The part of |(H - <H>) psi|^2 that the network could not follow, from 0 to 1."""
-    inner_steps: Float[Array, ""]
+    inner_steps: Int[Array, ""]
     """Inner steps that were taken, and tried in vain."""
 
 
@@ -259,13 +259,7 @@ def displaced(model: Network, velocity: Float[Array, " parameters"], time: Array
 @eqx.filter_jit
 def velocity_of(model: Network, measurement: Measurement, shift: Float[Array, ""]) -> Velocity:
     """The velocity of the parameters for samples with their local energies and weights."""
-
-    def rows(model: Network, spins: Array) -> Array:
-        flat = log_derivatives(model, spins.reshape(-1, spins.shape[-1]))
-        return flat.reshape(*spins.shape[:2], *flat.shape[1:])
-
-    derivatives = everywhere(at_samples(rows)(model, measurement.spins))
-    derivatives = derivatives.reshape(-1, *derivatives.shape[2:])
+    derivatives = derivatives_of_chains(model, measurement.spins)
     weights = measurement.weights
     share = shares(None if weights is None else weights.reshape(-1), derivatives.shape[0])
     energies = measurement.energies.reshape(-1).astype(jnp.complex128)

@@ -7,6 +7,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int8
 
 from dyson.batching import in_chunks
+from dyson.devices import at_samples
 from dyson.networks import Network
 
 # Samples differentiated side by side: enough to fill the vector units, few enough for the caches.
@@ -48,3 +49,16 @@ def log_derivatives(
         )
 
     return in_chunks(rows, spins, chunk_size)
+
+
+def derivatives_of_chains(
+    model: Network, spins: Int8[Array, "n_chains length n_sites"]
+) -> Float[Array, "samples parts parameters"]:
+    """:func:`log_derivatives` of the samples of all chains, each on the device of its chain."""
+
+    def mine(model: Network, spins: Array) -> Array:
+        rows = log_derivatives(model, spins.reshape(-1, spins.shape[-1]))
+        return rows.reshape(*spins.shape[:2], *rows.shape[1:])
+
+    values = at_samples(mine)(model, spins)
+    return values.reshape(-1, *values.shape[2:])

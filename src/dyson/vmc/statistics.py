@@ -12,12 +12,15 @@ References: C. J. Geyer, Statistical Science 7, 473 (1992), section 3.3 (initial
 A. Vehtari et al., Bayesian Analysis 16, 667 (2021) (split R̂, autocorrelation over several chains).
 """
 
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Int8
 
 _MIN_BATCHES = 32
+# The most that one look at an error bar lets the number of samples grow by: an early one is rough.
+_GROWTH = 4
 MIN_STEPS_SPLIT = 4
 
 
@@ -184,3 +187,10 @@ def _batch_time(centred: Array, variance: Array) -> Array:
         return jnp.ones_like(variance)
     spread = jnp.sum(jnp.abs(means - jnp.mean(means)) ** 2) / (means.size - 1)
     return length * spread / jnp.where(variance > 0, variance, 1)
+
+
+def samples_needed(drawn: int, error: float, until: float) -> int:
+    """How many samples in all bring an error bar that is ``error`` now down to ``until``, a little
+    more than it says."""
+    factor = min(_GROWTH, max(1.1, 1.1 * (error / until) ** 2))
+    return math.ceil(factor * drawn)

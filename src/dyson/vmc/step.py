@@ -17,7 +17,7 @@ from dyson.networks import Network
 from dyson.optimisers import energy_gradient
 from dyson.samplers import SamplerState
 from dyson.updates import LocalUpdates
-from dyson.vmc.jacobian import SAMPLES_AT_ONCE, log_derivatives
+from dyson.vmc.jacobian import SAMPLES_AT_ONCE, derivatives_of_chains
 from dyson.vmc.measurement import Measurement, energies_of
 from dyson.vmc.state import Before, VMCInfo, VMCState
 from dyson.vmc.statistics import moved, v_score
@@ -37,7 +37,7 @@ def improved(
     """The step that the samples call for; also which values are finite, and whether the chains
     moved.  ``how`` is what local energies take: the Hamiltonian, updates and chunk_size."""
     parameters, static = eqx.partition(state.model, eqx.is_inexact_array)
-    derivatives = _at_samples(_log_derivatives, static, measured.spins)(parameters)
+    derivatives = derivatives_of_chains(state.model, measured.spins)
     energies = measured.energies.reshape(-1)
     estimate = measured.estimate()
     energy = jnp.real(estimate.mean)
@@ -91,12 +91,6 @@ def _at_samples(function: Callable[[Network, Array], Array], static: Network, sp
         return values.reshape(-1, *values.shape[2:])
 
     return evaluate
-
-
-def _log_derivatives(model: Network, spins: Array) -> Array:
-    """(chains, length, parts, parameters)."""
-    rows = log_derivatives(model, spins.reshape(-1, spins.shape[-1]))
-    return rows.reshape(*spins.shape[:2], *rows.shape[1:])
 
 
 def _log_psi(model: Network, spins: Array) -> Array:

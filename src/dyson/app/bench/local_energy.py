@@ -20,7 +20,7 @@ from dyson import (
 )
 from dyson.app.bench.options import Scale, checked_mixer, checked_sizes
 from dyson.app.bench.report import Report
-from dyson.app.bench.timing import compiled_in, run_times, spread_of, use_one_core
+from dyson.app.bench.timing import compiled_in, curves_of, run_times, spread_of, use_one_core
 from dyson.app.plotting import by_size
 from dyson.baselines import RBM, ViT
 from dyson.spins import random_spins
@@ -144,10 +144,6 @@ def command(
                 rows.append(measure(way, n_sites, mixer, samples))
                 report.add(rows[-1]._asdict())
             jax.clear_caches()
-        curves = {
-            way: [(r.n_sites, r.us, r.us_low, r.us_high) for r in rows if r.way == way]
-            for way in WAYS
-        }
-        axes = by_size(curves, label="microseconds per connected element")
+        axes = by_size(curves_of(rows), label="microseconds per connected element")
         report.show(table_of(rows), axes.figure, output)
     return 0

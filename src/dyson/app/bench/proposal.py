@@ -16,7 +16,7 @@ from dyson import CachedTheta, DysonNet, Ising, Metropolis, Recompute, Sampler, 
 from dyson.app.bench.networks import Subject, largest_ratio, settled, with_ratios
 from dyson.app.bench.options import Scale, checked_mixer, checked_sizes
 from dyson.app.bench.report import Report
-from dyson.app.bench.timing import compiled_in, run_times, spread_of, use_one_core
+from dyson.app.bench.timing import compiled_in, curves_of, run_times, spread_of, use_one_core
 from dyson.app.plotting import by_size
 from dyson.app.problem import build
 from dyson.app.run import RunDirectory
@@ -180,10 +180,6 @@ def command(
                 rows.append(row)
                 report.add(row._asdict())
             jax.clear_caches()
-        curves: dict[str, list[tuple[float, ...]]] = {}
-        for row in rows:
-            point = row.n_sites, row.us, row.us_low, row.us_high
-            curves.setdefault(row.way, []).append(point)
-        axes = by_size(curves, label="microseconds per proposal")
+        axes = by_size(curves_of(rows), label="microseconds per proposal")
         report.show(_table(rows), axes.figure, output)
     return 0

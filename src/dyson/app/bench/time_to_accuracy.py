@@ -14,6 +14,7 @@ from rich.table import Table
 
 from dyson.app.bench.options import Scale, checked_numbers, checked_sizes
 from dyson.app.bench.report import Report
+from dyson.app.bench.timing import compile_anew
 from dyson.app.estimates import evaluate
 from dyson.app.plotting import times_to_accuracy
 from dyson.app.problem import build
@@ -213,7 +214,7 @@ def command(
     numbers = checked_sizes(sizes) if sizes else SCALE.here(quick=quick)
     found = ways(checked_numbers(rates or (QUICK_RATES if quick else RATES)))
     patience = patience or (QUICK_PATIENCE if quick else PATIENCE)
-    jax.config.update("jax_enable_compilation_cache", False)
+    compile_anew()
     marks: list[Mark] = []
     with Report("time-to-accuracy") as report:
         if len(found) == 1:

@@ -28,7 +28,11 @@ def use_one_core() -> None:
     jax.config.update("jax_num_cpu_devices", 1)  # the command line has asked for one per core
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    # seconds of compilation are measured as well
+    compile_anew()
+
+
+def compile_anew() -> None:
+    """Load no program of an earlier run: seconds of compilation are measured as well."""
     jax.config.update("jax_enable_compilation_cache", False)
 
 
@@ -53,3 +57,12 @@ def run_times(compiled: Callable, *arguments: Any, repeats: int = 5) -> list[flo
 def spread_of(seconds: Sequence[float]) -> Spread:
     """Of the runs."""
     return Spread(statistics.median(seconds), min(seconds), max(seconds))
+
+
+def curves_of(rows: Sequence[Any]) -> dict[str, list[tuple[float, ...]]]:
+    """Of measurements with ``way``, ``n_sites``, ``us``, ``us_low`` and ``us_high``: by way, as
+    :func:`dyson.app.plotting.by_size` draws them."""
+    curves: dict[str, list[tuple[float, ...]]] = {}
+    for row in rows:
+        curves.setdefault(row.way, []).append((row.n_sites, row.us, row.us_low, row.us_high))
+    return curves

@@ -14,6 +14,7 @@ from rich.table import Table
 from dyson import VMC, DysonNet, Hamiltonian, Ising, Metropolis, Recompute, SpinFlip, Sweep, minsr
 from dyson.app.bench.options import Scale, checked_sizes
 from dyson.app.bench.report import Report
+from dyson.app.bench.timing import compile_anew
 from dyson.app.plotting import by_size
 from dyson.baselines import ViT
 from dyson.networks import Network
@@ -134,8 +135,7 @@ def command(
     numbers = checked_sizes(sizes) if sizes else SCALE.here(quick=quick)
     if any(n_sites % PATCH for n_sites in numbers):
         raise typer.BadParameter(f"--sizes takes multiples of {PATCH}, the patch of the ViT")
-    # the first step is measured as well
-    jax.config.update("jax_enable_compilation_cache", False)
+    compile_anew()
     rows: list[Row] = []
     with Report("training-time") as report:
         for way in WAYS:
