@@ -1,5 +1,7 @@
 """Building HODLR matrices from an array and, exactly, from sums of exponentials."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,7 +94,12 @@ def from_exponentials(A: ExponentialToeplitz, *, leaf_size: int = 64) -> HODLR:
     (Proposition 3 of arXiv:2603.11189). The factors are the same for all nodes of a level and are
     stored once: O(n·modes) numbers altogether, O(n·modes) operations.
     """
-    tree, n = Tree.of(A.n, leaf_size), A.n
+    return _from_exponentials(A, Tree.of(A.n, leaf_size))
+
+
+@functools.partial(jax.jit, static_argnums=1)  # one program, as below
+def _from_exponentials(A: ExponentialToeplitz, tree: Tree) -> HODLR:
+    n = A.n
     lower, upper = A.lower, A.upper
     if A.periodic:
         lower, upper = lower.periodic(n), upper.periodic(n)

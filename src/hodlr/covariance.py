@@ -128,7 +128,7 @@ class Covariance(AbstractStructured):
             return value
         return jnp.where(self.observed[i] & self.observed[j], value, jnp.where(i == j, 1.0, 0.0))
 
-    def to_dense(self) -> Array:
+    def _dense(self) -> Array:
         sites = jnp.arange(self.n)
         return self._entries(sites[:, None], sites)
 
@@ -168,19 +168,7 @@ class Posterior(eqx.Module):
     def predict(self, times: ArrayLike) -> tuple[Array, Array]:
         """Mean and variance of the process (without noise) at times (m,) in any order; O((n + m)·
         (16 + r)²)."""
-        (times,) = promote(times)
-        A = self.covariance
-        n, m = A.n, times.shape[0]
-        merged = jnp.concatenate([A.times, times.astype(A.dtype)])
-        order = jnp.argsort(merged, stable=True)
-        place = jnp.zeros(n + m, order.dtype).at[order].set(jnp.arange(n + m))
-        observed = jnp.ones(n, bool) if A.observed is None else A.observed
-        data = jnp.append(observed, jnp.zeros(m, bool))[order].astype(A.dtype)
-        noise = jnp.append(jnp.broadcast_to(A.noise, (n,)), jnp.zeros(m, A.dtype))[order]
-        whole = Covariance(merged[order], A.kernel)
-        mean = whole @ jnp.append(self.weights, jnp.zeros(m, A.dtype))[order]
-        variance = A.kernel(jnp.zeros((), A.dtype)) - _explained(whole, data, noise)
-        return mean[place[n:]], variance[place[n:]]
+        return _predict(self.covariance, self.weights, promote(times)[0])
 
 
 def condition(covariance: Covariance, y: ArrayLike) -> Posterior:
@@ -195,6 +183,21 @@ def condition(covariance: Covariance, y: ArrayLike) -> Posterior:
     weights = factorisation.solve(y)
     total = pairwise_sum(y * weights) + factorisation.logdet() + count * math.log(2 * math.pi)
     return Posterior(covariance, weights, -total / 2)
+
+
+@jax.jit  # one program: outside jit its operations would be compiled one by one, for seconds
+def _predict(A: Covariance, weights: Array, times: Array) -> tuple[Array, Array]:
+    n, m = A.n, times.shape[0]
+    merged = jnp.concatenate([A.times, times.astype(A.dtype)])
+    order = jnp.argsort(merged, stable=True)
+    place = jnp.zeros(n + m, order.dtype).at[order].set(jnp.arange(n + m))
+    observed = jnp.ones(n, bool) if A.observed is None else A.observed
+    data = jnp.append(observed, jnp.zeros(m, bool))[order].astype(A.dtype)
+    noise = jnp.append(jnp.broadcast_to(A.noise, (n,)), jnp.zeros(m, A.dtype))[order]
+    whole = Covariance(merged[order], A.kernel)
+    mean = whole @ jnp.append(weights, jnp.zeros(m, A.dtype))[order]
+    variance = A.kernel(jnp.zeros((), A.dtype)) - _explained(whole, data, noise)
+    return mean[place[n:]], variance[place[n:]]
 
 
 def _explained(whole: Covariance, data: Array, noise: Array) -> Array:

@@ -14,7 +14,7 @@ from hodlr.cholesky import CholeskyFactorisation, first_bad_pivot
 from hodlr.circulant import CirculantFactorisation
 from hodlr.elimination import PivotedFactorisation
 from hodlr.exponentials import check_finite
-from hodlr.factor import AbstractFactorisation, Inverse, largest_condition
+from hodlr.factor import AbstractFactorisation, Inverse, factorised, largest_condition
 from hodlr.lowrank import frobenius, unit
 from hodlr.structured import check_structured
 from hodlr.toeplitz import ExponentialToeplitz
@@ -48,7 +48,7 @@ def factorise(A: Structured, *, positive_definite: bool = False) -> AbstractFact
     if not positive_definite:
         return _factorise_any(A)
     _check_hermitian(A)
-    F = CholeskyFactorisation.of(A)
+    F = factorised(CholeskyFactorisation.of, A)
     if not isinstance(F.triangle.blocks, Tracer):
         bad = first_bad_pivot(F.working, F.triangle)
         if bad is not None:
@@ -62,13 +62,13 @@ def factorise(A: Structured, *, positive_definite: bool = False) -> AbstractFact
 
 @functools.singledispatch
 def _factorise_any(A: Structured) -> AbstractFactorisation:
-    return PivotedFactorisation.of(A)
+    return factorised(PivotedFactorisation.of, A)
 
 
 @_factorise_any.register
 def _(A: ExponentialToeplitz) -> AbstractFactorisation:
     circulant = A.periodic and A.diagonal.ndim == 0
-    return (CirculantFactorisation if circulant else PivotedFactorisation).of(A)
+    return factorised((CirculantFactorisation if circulant else PivotedFactorisation).of, A)
 
 
 def _check_hermitian(A: Structured) -> None:
@@ -77,13 +77,19 @@ def _check_hermitian(A: Structured) -> None:
         return
     with jax.ensure_compile_time_eval():  # known values also within a function being traced
         x = jnp.asarray(np.cos(np.arange(A.shape[0]) ** 2 % 1009), A.dtype)
-        there, back = A @ x, A.H @ x
-        size, apart = float(frobenius(there, back)), float(frobenius(there - back))
+        size, apart = map(float, _there_and_back(A, x))
     if apart > 1e4 * float(jnp.finfo(A.dtype).eps) * size:
         raise ValueError(
             "factorise(A, positive_definite=True) needs a matrix that is its own adjoint, but "
             "A.H differs from A; leave positive_definite out for a general matrix."
         )
+
+
+@jax.jit
+def _there_and_back(A: Structured, x: Array) -> tuple[Array, Array]:
+    """The size of A x and Aᴴ x, and how far they are apart."""
+    there, back = A @ x, A.H @ x
+    return frobenius(there, back), frobenius(there - back)
 
 
 @functools.singledispatch

@@ -1,6 +1,8 @@
 """What every factorisation offers: solutions, the determinant, the inverse."""
 
 import abc
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -52,7 +54,7 @@ class AbstractFactorisation(eqx.Module):
 
         RuntimeError where A is singular to working precision only: there the sign may be either.
         """
-        return self._trusted(known=self._slogdet()[0] == 0)._slogdet()
+        return _slogdet(self._trusted(known=_slogdet(self)[0] == 0))
 
     def logdet(self) -> Array:
         """log det A: NaN for a real matrix of negative determinant, complex for a complex one."""
@@ -85,13 +87,7 @@ class AbstractFactorisation(eqx.Module):
                 parts = jnp.concatenate([columns.real, columns.imag], axis=-1)
                 x = self.unchecked(parts, transpose, refinements=refinements)
                 return jax.lax.complex(*jnp.split(x, 2, axis=-1)).reshape(b.shape)
-        working = columns.astype(self.matrix.dtype)
-        direct = _under(self._solve, working, transpose, conj)
-        x = direct(working).astype(columns.dtype)
-        for _ in range(refinements):
-            rest = columns - _view(self.matrix, transpose, conj) @ x
-            x = x + direct(rest.astype(working.dtype)).astype(columns.dtype)
-        return x.reshape(b.shape)
+        return _solve(self, columns, transpose, conj, refinements).reshape(b.shape)
 
     def residual(self, x: Array, b: Array, *, transpose: bool = False, conj: bool = False) -> Array:
         """Relative residual ‖b - A x‖/‖b‖ (in the Frobenius norm for many columns)."""
@@ -133,6 +129,36 @@ class CheckedFactorisation(AbstractFactorisation):
             "(hodlr.add_diagonal), or look at F.condition and hodlr.solve_with_info.",
         )
         return eqx.tree_at(lambda F: F._core(), self, core)
+
+
+# One program each: outside jit their operations would be compiled one by one, for seconds.
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def factorised(
+    of: Callable[[Structured], AbstractFactorisation], matrix: Structured
+) -> AbstractFactorisation:
+    """The factorisation of this way, in one program."""
+    return of(matrix)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _solve(
+    F: AbstractFactorisation, columns: Array, transpose: bool, conj: bool, refinements: int
+) -> Array:
+    """Solutions for columns (n, k), refined, in their dtype."""
+    working = columns.astype(F.matrix.dtype)
+    direct = _under(F._solve, working, transpose, conj)
+    x = direct(working).astype(columns.dtype)
+    for _ in range(refinements):
+        rest = columns - _view(F.matrix, transpose, conj) @ x
+        x = x + direct(rest.astype(working.dtype)).astype(columns.dtype)
+    return x
+
+
+@jax.jit
+def _slogdet(F: AbstractFactorisation) -> tuple[Array, Array]:
+    return F._slogdet()
 
 
 def largest_condition(dtype) -> float:

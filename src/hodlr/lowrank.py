@@ -33,6 +33,7 @@ def adjoint(a: Array) -> Array:
     return jnp.conj(jnp.swapaxes(a, -1, -2))
 
 
+@jax.jit
 def frobenius(*arrays: Array) -> Array:
     """Frobenius norm of all the arrays together, where squares would overflow or vanish too."""
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(a), initial=0) for a in arrays]))
@@ -41,6 +42,7 @@ def frobenius(*arrays: Array) -> Array:
     return largest * jnp.sqrt(sum(squares[1:], squares[0]))
 
 
+@jax.jit
 def pairwise_sum(x: Array) -> Array:
     """The sum of all entries (n, …) with an error that grows like log n: on a processor `jnp.sum`
     adds the n one after the other, which costs a log determinant in single precision digits."""

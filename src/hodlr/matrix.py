@@ -104,8 +104,8 @@ class HODLR(AbstractStructured):
         inner = _product(jnp.swapaxes(self.cols[level], -1, -2), halves)
         return _product(self.rows[level], inner[:, ::-1]).reshape(x.shape)
 
-    def to_dense(self) -> Array:
-        """The matrix as an array (n, n); O(n²·rank)."""
+    def _dense(self) -> Array:
+        """O(n²·rank)."""
         return self._nodes(0)[0, : self.tree.n, : self.tree.n]
 
     def _nodes(self, top: int) -> Array:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -42,7 +43,7 @@ class AbstractStructured(eqx.Module):
         """A[i, j] for index arrays of one shape."""
 
     @abc.abstractmethod
-    def to_dense(self) -> Array:
+    def _dense(self) -> Array:
         """The matrix as an array (n, n)."""
 
     @property
@@ -77,6 +78,10 @@ class AbstractStructured(eqx.Module):
         """The adjoint, conj(A).T."""
         return self.conj().T
 
+    def to_dense(self) -> Array:
+        """The matrix as an array (n, n); O(n²) times the modes or ranks."""
+        return _dense(self)
+
     def entries(self, i: ArrayLike, j: ArrayLike) -> Array:
         """A[i, j] for integer index arrays 0 … n - 1 that broadcast, without forming anything
         larger."""
@@ -92,7 +97,7 @@ class AbstractStructured(eqx.Module):
                         f"the matrix is {n}×{n}: it has no {name} "
                         f"{low if low < 0 else high}; indices run from 0 to {n - 1}."
                     )
-        return self._entries(i, j)
+        return _entries(self, i, j)
 
     # numpy leaves `array @ A` to A.
     __array_ufunc__ = None
@@ -108,7 +113,7 @@ class AbstractStructured(eqx.Module):
             raise ValueError(
                 f"A is {n}×{n}: in A @ x, x must have shape ({n},) or ({n}, k), but got {x.shape}."
             )
-        return self._columns_product(promote(x, jnp.zeros((), self.dtype))[0])
+        return _product(self, promote(x, jnp.zeros((), self.dtype))[0])
 
     def __rmatmul__(self, y: Any) -> Any:
         """y @ A for y (n,) or (k, n)."""
@@ -150,6 +155,24 @@ class AbstractStructured(eqx.Module):
 
     def __neg__(self) -> Any:
         return self._scaled(-1)
+
+
+# One program each: outside jit their operations would be compiled one by one, for seconds.
+
+
+@jax.jit
+def _product(A: AbstractStructured, x: Array) -> Array:
+    return A._columns_product(x)
+
+
+@jax.jit
+def _entries(A: AbstractStructured, i: Array, j: Array) -> Array:
+    return A._entries(i, j)
+
+
+@jax.jit
+def _dense(A: AbstractStructured) -> Array:
+    return A._dense()
 
 
 def _not_added(A: AbstractStructured, x: Any) -> Any:

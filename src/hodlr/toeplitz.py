@@ -55,7 +55,7 @@ def _fft_product(kernel: Array, length: int, n: int, x: Array) -> Array:
     return backward(product, length)[..., :n].T
 
 
-def _dense(column: Array, row: Array) -> Array:
+def _array_of(column: Array, row: Array) -> Array:
     """T as an array (n, n). One period of its diagonals, repeated with a row length one short of
     the period, shifts by one from row to row: no gather, which XLA runs entry by entry."""
     n = column.shape[0]
@@ -76,7 +76,7 @@ def toeplitz_matvec(column: ArrayLike, row: ArrayLike, x: ArrayLike) -> Array:
     _product_lengths(n, column, x)
     _product_lengths(n, row, x)
     if n <= _DENSE_SIZE:
-        return _dense(column, row) @ x
+        return _array_of(column, row) @ x
     length = smooth_length(2 * n - 1)
     gap = jnp.zeros(length - 2 * n + 1, column.dtype)
     return _fft_product(jnp.concatenate([column, gap, row[:0:-1]]), length, n, x)
@@ -185,9 +185,8 @@ class ExponentialToeplitz(AbstractStructured):
         below, above = self.lower(lag), self.upper(lag)
         return on_diagonal + jnp.where(i > j, below, 0) + jnp.where(i < j, above, 0)
 
-    def to_dense(self) -> Array:
-        """The matrix as an array (n, n); O(n²)."""
-        return _dense(*self._lag_column()) + jnp.diag(jnp.broadcast_to(self.diagonal, (self.n,)))
+    def _dense(self) -> Array:
+        return _array_of(*self._lag_column()) + jnp.diag(jnp.broadcast_to(self.diagonal, (self.n,)))
 
     def _lag_column(self) -> tuple[Array, Array]:
         """First column and first row without `diagonal`; their zeroth entries add up to the images'
