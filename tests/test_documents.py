@@ -19,6 +19,7 @@ PAGES = sorted(
 # Pages whose programs are those of other tests, at length.
 LONG = {
     "docs/ground_states.md",
+    "docs/local_updates.md",
     "docs/observables.md",
     "docs/signs_and_sectors.md",
     "docs/hodlr/gaussian_processes.md",

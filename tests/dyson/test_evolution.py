@@ -121,6 +121,7 @@ def test_what_cannot_evolve_is_refused():
         evolution.init(jax.random.key(0), DysonNet(4, features=2, key=jax.random.key(0)))
 
 
+@pytest.mark.exhaustive
 def test_an_evolution_that_breaks_down_leaves_a_state():
     hamiltonian = Ising(4)
     evolution = Evolution(hamiltonian, Sweep(hamiltonian, 4), time_step=0.1)

@@ -134,7 +134,8 @@ def test_configurations_are_repeated_in_their_sector():
     assert bool(jnp.all(repeated(jax.random.key(2), spins[:, :3], (2, 7), 1).sum(axis=1) == 1))
 
 
-@pytest.mark.parametrize("optimiser", [later(spring()), optax.sgd(1e-2, momentum=0.9)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("optimiser", [spring(), optax.sgd(1e-2, momentum=0.9)])
 def test_training_goes_on_with_what_the_optimiser_remembers(optimiser):
     small, large = (VMC(h, Metropolis(h, 16), optimiser, warm_up=4) for h in (Ising(4), Ising(12)))
     model = SpinFlip(DysonNet(4, features=3, hidden=2, depth=1, key=jax.random.key(0)))

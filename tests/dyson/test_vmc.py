@@ -177,7 +177,7 @@ def test_too_few_samples_say_what_is_not_known(chains, length, unknown):
     "optimiser, dtype",
     [
         later(optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(20)), jnp.float64),
-        (optax.polyak_sgd(f_min=-8.0), jnp.float32),
+        later(optax.polyak_sgd(f_min=-8.0), jnp.float32),
         later(optax.lbfgs(), jnp.float64),
     ],
 )

@@ -90,8 +90,10 @@ class Given:
 
 NOTHING = Given()
 
-# Steps at the full learning rate in all, and at least so many on a chain that a state has grown to.
+# Steps at the full learning rate, at least: in all, and on a chain that a state has grown to.
 HOLD, HOLD_GROWN = 80, 20
+# Steps after them, at most: in fewer the noise has hardly cooled, and later ones learn little.
+COOLING = 70
 
 
 def problems_of(settings: Settings, build: Callable[[Settings], Problem]) -> Problems:
@@ -197,10 +199,12 @@ def _optimiser(settings: Settings, given: Given) -> optax.GradientTransformation
 
 
 def _hold(settings: Settings) -> int:
-    """Steps at the full learning rate: what a chain of its own takes, and on a grown one those that
-    its longer waves take, which decay by the sum of the rates times their small energy."""
+    """Steps at the full learning rate: what a chain of its own takes, on a grown one those that
+    its longer waves take, which decay by the sum of the rates times their small energy, and in a
+    long run nearly all: where the rate falls like 1/t, ten times the steps are three times their
+    sum."""
     before = sum(rung.steps for rung in settings.ladder)
-    return max(HOLD, before + HOLD_GROWN if before else 0)
+    return max(HOLD, before + HOLD_GROWN if before else 0, settings.steps - COOLING)
 
 
 def _of_length(name: str, found: Any, n_sites: int) -> Any:

@@ -166,8 +166,8 @@ class Settings:
         "spring", "Natural gradient, with memory or without, or any of optax.", "Optimiser"
     )
     learning_rate: float | None = _taken(
-        "Factor on the step for 80 steps and 20 on the last chain of --grow; then it falls like "
-        "1/t.",
+        "Factor on the step for 80 steps, 20 on the last chain of --grow, and all but the last 70; "
+        "then it falls like 1/t.",
         "Optimiser",
         above=0,
     )
