@@ -168,7 +168,12 @@ class Posterior(eqx.Module):
     def predict(self, times: ArrayLike) -> tuple[Array, Array]:
         """Mean and variance of the process (without noise) at times (m,) in any order; O((n + m)·
         (16 + r)²)."""
-        return _predict(self.covariance, self.weights, promote(times)[0])
+        (times,) = promote(times)
+        if times.ndim != 1:
+            raise ValueError(
+                f"predict needs times (m,), but got shape {times.shape}; write [time] for one."
+            )
+        return _predict(self.covariance, self.weights, times)
 
 
 def condition(covariance: Covariance, y: ArrayLike) -> Posterior:
@@ -176,7 +181,11 @@ def condition(covariance: Covariance, y: ArrayLike) -> Posterior:
     where it is not observed (it may be NaN there)."""
     (y,) = promote(y)
     count = covariance.n
-    if covariance.observed is not None:
+    if y.shape != (count,):
+        raise ValueError(f"condition needs y of shape ({count},), but got {y.shape}.")
+    if covariance.observed is None:
+        check_finite("y without observed=np.isfinite(y) in its Covariance", y)
+    else:
         y = jnp.where(covariance.observed, y, 0)
         count = jnp.sum(covariance.observed.astype(y.dtype))
     factorisation = factorise(covariance, positive_definite=True)

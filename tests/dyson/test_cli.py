@@ -353,7 +353,8 @@ def test_progress_that_cannot_be_written_stops_nothing(finished, tmp_path):
             code = cli.main(["train", "-d", str(directory), *TINY, "--steps", "6"])
             assert cli.main(["train", "-d", str(directory)]) == 2
         assert code == 0
-        assert out.getvalue().startswith(f"{directory}: E/N = ") and out.getvalue().count("\n") == 1
+        assert out.getvalue().startswith(f"{directory}, 6 sites: E/N = ")
+        assert out.getvalue().count("\n") == 1
         assert metrics(directory) == metrics(finished[0])
 
 

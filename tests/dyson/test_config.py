@@ -163,6 +163,10 @@ def test_signs_that_nothing_can_represent_are_warned_of():
     for other in ({"complex_head": True}, {"j1": -1.0}, {"marshall": True}, {"marshall": None}):
         assert doubt(Settings(**chain | other)) is None
     assert doubt(Settings(hamiltonian="pauli", terms="1 XX")) is None
+    frustrated = {"hamiltonian": "j1j2", "j2": 0.4}
+    assert "take --complex-head" in (doubt(Settings(**frustrated)) or "")
+    for other in ({"complex_head": True}, {"j2": -0.4}):
+        assert doubt(Settings(**frustrated | other)) is None
 
 
 @pytest.mark.exhaustive

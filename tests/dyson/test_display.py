@@ -40,10 +40,11 @@ def test_numbers_are_shown_to_two_digits_of_their_error():
 
 
 def test_the_summary_says_when_no_exact_value_is_known():
-    result = {"directory": "d", "energy_per_site": -1.25, "error_per_site": 0.01, "v_score": 1e-3}
+    result = {"directory": "d", "n_sites": 8, "v_score": 1e-3}
+    result |= {"energy_per_site": -1.25, "error_per_site": 0.01}
     line = summary(result | {"exact_energy_per_site": None, "relative_error": None})
-    assert (
-        line == "d: E/N = -1.250 ± 0.010, V-score 1.0e-03; no exact value is known for this chain"
+    assert line == (
+        "d, 8 sites: E/N = -1.250 ± 0.010, V-score 1.0e-03; no exact value is known for this chain"
     )
     line = summary(result | {"exact_energy_per_site": -1.26, "relative_error": 0.0079})
     assert line.endswith("; exact -1.2600000000, relative error 7.9e-03")

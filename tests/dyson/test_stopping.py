@@ -37,7 +37,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch)
 
     code, out, _ = dyson("resume", directory, "--batches", 2)
     assert code == 0
-    assert out.startswith(f"{directory}: E/N = ")
+    assert out.startswith(f"{directory}, 6 sites: E/N = ")
     undisturbed = finished[0]
     for name in ("checkpoint.npz", "config.json"):
         assert (directory / name).read_bytes() == (undisturbed / name).read_bytes()

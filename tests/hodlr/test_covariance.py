@@ -180,3 +180,14 @@ def test_refused_input():
         hodlr.Covariance([0.0, 1.0], kernels.decay(1.0), np.ones(3))
     with pytest.raises(ValueError, match="order"):
         kernels.Matern(1.0, 2.0)
+
+
+def test_data_and_times_that_do_not_fit_are_named():
+    covariance = hodlr.Covariance(np.arange(4.0), hodlr.kernels.decay(1.0), 0.1)
+    with pytest.raises(ValueError, match=r"y without observed=np.isfinite\(y\) .* must be finite"):
+        hodlr.condition(covariance, np.array([1.0, np.nan, 0.0, 2.0]))
+    with pytest.raises(ValueError, match=r"condition needs y of shape \(4,\), but got \(3,\)"):
+        hodlr.condition(covariance, np.ones(3))
+    process = hodlr.condition(covariance, np.ones(4))
+    with pytest.raises(ValueError, match=r"predict needs times \(m,\), but got shape \(\)"):
+        process.predict(2.0)

@@ -69,6 +69,11 @@ def checked(
 ) -> tuple[Chosen, Any]:
     """The observables of a tree in a row, and the tree; refuses what does not fit."""
     leaves, structure = jax.tree.flatten(observables, is_leaf=is_observable)
+    if not isinstance(spins, jax.Array | np.ndarray):
+        raise TypeError(
+            f"expect: expected spins (n_chains, length, n_sites), got {type(spins).__name__}; "
+            "write samples.spins"
+        )
     if spins.ndim != 3:
         raise ValueError(
             f"expect: expected spins of shape (n_chains, length, n_sites), got {spins.shape}; "

@@ -224,6 +224,12 @@ def doubt(settings: Settings) -> str | None:
             "a real log ψ has no signs, and without the Marshall rotation the ground state of "
             "antiferromagnetic neighbours has: take --complex-head, or leave out --no-marshall"
         )
+    if (settings.j2 or 0.0) > 0 and settings.complex_head is False:
+        return (
+            "a real log ψ has no signs of its own, and under frustration (--j2 above 0) the "
+            "Marshall rotation does not know all of them: the energy may end too high by more than "
+            "its error bar; take --complex-head"
+        )
     return None
 
 

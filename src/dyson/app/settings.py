@@ -186,7 +186,13 @@ class Settings:
     )
     shift_floor: float | None = _taken("Smallest diagonal shift.", "Optimiser", above=0)
 
-    steps: int = _setting(150, "Optimisation steps.", "Training", minimum=1, limit=1_000_000_000)
+    steps: int = _setting(
+        150,
+        "Optimisation steps, with those that --grow takes.",
+        "Training",
+        minimum=1,
+        limit=1_000_000_000,
+    )
     grow: str = _setting(
         ladders.AUTO,
         "Shorter chains to train on before, with the steps on each, as 32:40,64:10; auto, or off.",

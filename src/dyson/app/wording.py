@@ -11,7 +11,7 @@ _NOT_KNOWN = "not known"
 def summary(result: Record) -> str:
     """The final estimate in one line, compared with the exact energy if that is known."""
     line = (
-        f"{result['directory']}: E/N = "
+        f"{result['directory']}, {result['n_sites']} sites: E/N = "
         f"{uncertain(result['energy_per_site'], result['error_per_site'])}, "
         f"V-score {_short(result['v_score'])}"
     )

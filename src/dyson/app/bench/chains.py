@@ -35,7 +35,8 @@ def _long_range(exponent: float, coupling: float) -> Family:
 
 
 def _j1j2(j2: float) -> Family:
-    return Family(f"J1-J2, {j2:g}", {"hamiltonian": "j1j2", "j2": j2}, (20, 32, 100))
+    options = {"hamiltonian": "j1j2", "j2": j2, "complex_head": True}
+    return Family(f"J1-J2, {j2:g}", options, (20, 32, 100))
 
 
 def _dipoles(coupling: float) -> Family:
