@@ -108,7 +108,7 @@ class Energy(Observable):
     def of_means(self, means: tuple[Array, Array]) -> dict[str, Array]:
         energy = jnp.real(means[0])
         variance = means[1] - jnp.abs(means[0]) ** 2
-        infinity = self.hamiltonian.trace_per_dimension.astype(energy.dtype)
+        infinity = jnp.asarray(self.hamiltonian.trace_per_dimension, energy.dtype)
         score = v_score(self.n_sites, energy, variance, infinity)
         return {"energy": energy, "variance": variance, "v_score": score}
 
@@ -163,7 +163,7 @@ class Magnetisation(Observable):
 class Function(Observable):
     """A function of the values of other observables; its error bar is that of its linear part.
 
-    ``Function(lambda x: x["zz"] - x["z"] ** 2, {"zz": …, "z": …})``.
+    ``Function(lambda x: x["zz"] - x["z"] ** 2, {"zz": …, "z": …}, n_sites)``.
     """
 
     function: Callable[[Any], PyTree[Array]] = eqx.field(static=True)

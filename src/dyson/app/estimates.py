@@ -124,7 +124,7 @@ class _Drawn:
         drawn = joined(self._parts)
         estimate = drawn.estimate()
         energy = jnp.real(estimate.mean)
-        infinity = problem.hamiltonian.trace_per_dimension.astype(energy.dtype)
+        infinity = jnp.asarray(problem.hamiltonian.trace_per_dimension, energy.dtype)
         record = plain_numbers(
             {
                 "energy": energy,

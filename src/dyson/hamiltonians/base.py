@@ -28,21 +28,27 @@ class Hamiltonian(eqx.Module):
 
     so a row is all that is needed: its diagonal entry and the configurations it connects to, each
     written as the sites that differ from σ. Energies are totals, never per site.
+
+    Fields and properties that a type fills in, beside the methods; `dyson.exact.check` compares
+    them with the matrix on a few sites:
+      n_sites: the length of the chain.
+      periodic: a ring or an open chain.
+      spin_flip_symmetric: whether H commutes with the flip of all spins.
+      conserves_magnetisation: whether H commutes with the sum of all σᶻ: samplers then stay in one
+        sector.
+      reach: the sites in which connected configurations differ lie among 1 + reach neighbours.
+      flips_each_site: whether `connected` lists the flip of every single site, in order of the
+        sites, and nothing else: all ratios of a row then come from one reference
+        (`BoundUpdates.single_flips`).
+      trace_per_dimension: Tr H / 2^n, the mean of the diagonal.
     """
 
     n_sites: eqx.AbstractVar[int]
     periodic: eqx.AbstractVar[bool]
-    """A ring or an open chain."""
     spin_flip_symmetric: eqx.AbstractVar[bool]
-    """Whether H commutes with the flip of all spins, known when H is built."""
     flips_each_site: eqx.AbstractVar[bool]
-    """Whether `connected` lists the flip of every single site, in order of the sites: all ratios of
-    a row then come from one reference (`BoundUpdates.single_flips`)."""
-
     conserves_magnetisation: eqx.AbstractVar[bool]
-    """Whether H commutes with the sum of all σᶻ: samplers then stay in one sector."""
     reach: eqx.AbstractVar[int]
-    """The sites in which connected configurations differ lie among 1 + reach neighbouring ones."""
 
     @abc.abstractmethod
     def diagonal(self, spins: Int8[Array, " n"]) -> Float[Array, ""]:

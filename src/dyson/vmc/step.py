@@ -58,7 +58,7 @@ def improved(
     )
     model: Network = eqx.combine(optax.apply_updates(parameters, updates), static)  # pyright: ignore[reportAssignmentType]
     hamiltonian = how[0]
-    infinity = hamiltonian.trace_per_dimension.astype(energy.dtype)
+    infinity = jnp.asarray(hamiltonian.trace_per_dimension, energy.dtype)
     step_norm = jnp.linalg.norm(ravel_pytree(updates)[0])
     info = VMCInfo(
         energy=energy,
