@@ -33,7 +33,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     },
 }
 SEEDS, STEPS = 20, 100
-QUICK_SEEDS, QUICK_STEPS = 2, 40
+QUICK_SEEDS, QUICK_STEPS = 1, 40
 # Every training has to end below its energy at this step.
 EARLY = 20
 # Batches of samples for the energy after training.

@@ -23,7 +23,7 @@ from dyson.app.settings import Settings
 
 SCALE = Scale("16", "64,256", "64,256,1000")
 RATES, QUICK_RATES = "0.02,0.05,0.1", "0.05"
-PATIENCE, QUICK_PATIENCE = 300.0, 60.0
+PATIENCE, QUICK_PATIENCE = 300.0, 30.0
 TARGETS = (1e-3, 1e-4, 1e-5)
 # The energy is estimated where so many times more seconds have passed than at the estimate before.
 SPACING = 1.15
@@ -200,7 +200,7 @@ def command(
         typer.Option(min=1, help=f"Seconds of a training at most, {PATIENCE:g} if not given."),
     ] = None,
     quick: Annotated[
-        bool, typer.Option(help="A short chain, one rate and a minute where none are given.")
+        bool, typer.Option(help="A short chain, one rate and half a minute where none are given.")
     ] = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG file.")] = Path(
         "time-to-accuracy.png"

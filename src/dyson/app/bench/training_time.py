@@ -19,7 +19,7 @@ from dyson.app.plotting import by_size
 from dyson.baselines import ViT
 from dyson.networks import Network
 
-SCALE = Scale("16,32,64", "64,128,256,512,1000", "64,128,256,512,1000")
+SCALE = Scale("16,32", "64,128,256,512,1000", "64,128,256,512,1000")
 CHAIN_LENGTH = 4
 # Steps that are timed after the one that compiles.
 TIMED = 3
