@@ -3,14 +3,11 @@
 import json
 import signal
 
-import jax
-import jax.numpy as jnp
 import pytest
 
 from commands import dyson, metrics, same_end
 from dyson import checkpoint, load
 from dyson.app.display import Display
-from dyson.app.problem import build
 from dyson.app.ranges import SettingsError
 from dyson.app.settings import Settings
 
@@ -29,28 +26,6 @@ def test_a_ladder_is_written_out(grow, written):
     settings = Settings(n_sites=128, grow=grow)
     assert settings.grow == written
     assert Settings.from_json(settings.to_json()) == settings
-
-
-@pytest.mark.parametrize(
-    "settings, held",
-    [
-        ({"steps": 20}, 80),
-        ({"steps": 150}, 80),
-        ({"steps": 1000}, 930),
-        ({"steps": 150, "n_sites": 64, "grow": "32:70"}, 90),
-    ],
-)
-def test_the_learning_rate_is_held_for_all_steps_but_the_last(settings, held):
-    settings = Settings(**{"n_sites": 32, "optimiser": "sgd", "learning_rate": 0.25} | settings)
-    optimiser = build(settings).vmc.optimiser
-    start = optimiser.init(jnp.zeros(()))
-
-    def rate(step):
-        state = jax.tree.map(lambda count: jnp.full_like(count, step), start)
-        return -float(optimiser.update(jnp.ones(()), state)[0])
-
-    assert rate(0) == rate(held) == 0.25
-    assert rate(held + 10) == pytest.approx(0.125)
 
 
 @pytest.mark.parametrize(
