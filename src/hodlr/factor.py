@@ -103,7 +103,7 @@ class AbstractFactorisation(eqx.Module):
         cls, matrix = type(self), self.matrix
 
         def logabs(shift: Array) -> Array:
-            return cls.of(add_diagonal(matrix, shift)).slogdet()[1]
+            return factorised(cls.of, add_diagonal(matrix, shift)).slogdet()[1]
 
         # For complex matrices too: the gradient of Re f, for analytic f, is f'.
         return jax.grad(logabs)(jnp.zeros(matrix.shape[0], matrix.dtype))
